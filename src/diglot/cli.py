@@ -1,0 +1,350 @@
+"""The command line. Each command imports what it needs when it runs, so that `diglot --help` answers in a moment."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from diglot.core.errors import DiglotError, InputError
+
+if TYPE_CHECKING:
+    from diglot.ledger.artifact import Artifact
+
+app = typer.Typer(
+    name="diglot",
+    help="Build a bilingual language model in the open: one recipe from raw pages to a model that answers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+RecipeArgument = Annotated[Path, typer.Argument(help="recipe file, for example recipes/quickstart.yaml")]
+ScaleOption = Annotated[
+    str | None, typer.Option("--scale", help="a scale of the recipe, or auto for the largest that fits")
+]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="override a setting: steps.NAME.SETTING=VALUE")]
+StoreOption = Annotated[Path, typer.Option("--store", envvar="DIGLOT_STORE", help="folder of the artifacts")]
+RunsOption = Annotated[Path, typer.Option("--runs", envvar="DIGLOT_RUNS", help="folder of the runs")]
+RunOption = Annotated[str | None, typer.Option("--run", help="name of a run; default: the latest")]
+JsonOption = Annotated[bool, typer.Option("--json", help="print JSON")]
+
+
+@app.command()
+def run(
+    recipe: RecipeArgument,
+    scale: ScaleOption = None,
+    set_: SetOption = None,
+    store: StoreOption = Path("store"),
+    runs: RunsOption = Path("runs"),
+    workers: Annotated[int | None, typer.Option(min=1, help="processes; default: all cores")] = None,
+    until: Annotated[str | None, typer.Option(help="stop after this step")] = None,
+) -> None:
+    """Build everything a recipe describes; reuse what is there; go on where a killed run stopped.
+
+    \b
+    diglot run recipes/quickstart.yaml
+    diglot run recipes/quickstart.yaml --scale xs
+    diglot run recipes/quickstart.yaml --set pages.source=my_pages/ --until distinct
+    """
+    from diglot.core.hardware import host
+    from diglot.core.progress import Progress
+    from diglot.recipe.run import Places, run_recipe
+    from diglot.recipe.schema import load_recipe
+
+    loaded = load_recipe(recipe, scale=scale, overrides=set_ or ())
+    if loaded.scale:
+        print(f"scale {loaded.scale}: {loaded.scale_reason}", file=sys.stderr)
+    places = Places(store=store, runs=runs)
+    artifacts = run_recipe(loaded, places, workers=workers or host().num_cores, progress=Progress(), until=until)
+    for artifact in artifacts.values():
+        if artifact.kind == "report":
+            print(f"report: {artifact.path / 'report.html'}")
+
+
+@app.command()
+def plan(
+    recipe: RecipeArgument,
+    scale: ScaleOption = None,
+    set_: SetOption = None,
+    store: StoreOption = Path("store"),
+    runs: RunsOption = Path("runs"),
+    json_: JsonOption = False,
+) -> None:
+    """Say what a run would build, what it would reuse, and what changed since the last run. Builds nothing.
+
+    \b
+    diglot plan recipes/quickstart.yaml --set kept.languages='[en]'
+    """
+    from diglot.recipe.plan import make_plan
+    from diglot.recipe.run import Places
+    from diglot.recipe.schema import load_recipe
+
+    loaded = load_recipe(recipe, scale=scale, overrides=set_ or ())
+    planned = make_plan(loaded, store.resolve(), Places(store=store, runs=runs).run_folder(loaded.run_name))
+    if json_:
+        _print_json([{"step": p.step.name, "status": p.status, "changes": p.changes, **p.record()} for p in planned])
+        return
+    print(f"{loaded.run_name}: {loaded.scale_reason}")
+    for p in planned:
+        print(f"  {p.status:<7} {p.step.name:<12} {p.step.kind.kind:<16} {p.artifact.fingerprint}")
+        for change in p.changes:
+            print(f"          {change}")
+
+
+@app.command()
+def show(
+    run_name: Annotated[str | None, typer.Argument(metavar="[RUN]", help="name of a run; none: list the runs")] = None,
+    step: Annotated[str | None, typer.Argument(help="a step of it, for all its numbers")] = None,
+    store: StoreOption = Path("store"),
+    runs: RunsOption = Path("runs"),
+    json_: JsonOption = False,
+) -> None:
+    """List the runs, the artifacts of one, or all that is recorded of one step.
+
+    \b
+    diglot show
+    diglot show quickstart
+    diglot show quickstart kept --json
+    """
+    from diglot.recipe.run import Places, run_artifacts
+
+    places = Places(store=store, runs=runs)
+    if run_name is None:
+        names = _run_names(runs)
+        _print_json(names) if json_ else print(
+            "\n".join(names) or f"no runs in {runs} yet: diglot run recipes/quickstart.yaml"
+        )
+        return
+    artifacts = run_artifacts(places, run_name)
+    if step is not None:
+        artifact = _step_artifact(artifacts, step, run_name)
+        manifest = vars(artifact.manifest)
+        if json_:
+            _print_json({**manifest, "files": [vars(f) for f in artifact.manifest.files]})
+            return
+        for key in ("kind", "fingerprint", "started", "seconds", "config", "inputs", "counts"):
+            print(f"{key}: {_brief(manifest[key])}")
+        size = sum(f.bytes for f in artifact.manifest.files)
+        print(f"files: {len(artifact.manifest.files)}, {size:,} bytes in {artifact.path}")
+        return
+    ordered = sorted(artifacts.items(), key=lambda item: item[1].manifest.ended)
+    if json_:
+        _print_json({name: {"path": str(a.path), "counts": a.counts} for name, a in ordered})
+        return
+    for name, artifact in ordered:
+        numbers = ", ".join(f"{k} {_number(v)}" for k, v in artifact.counts.items() if isinstance(v, int | float))
+        print(f"{name:<12} {artifact.kind:<16} {artifact.fingerprint}  {artifact.manifest.seconds:7.1f} s  {numbers}")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of recipe files, for editors.
+
+    \b
+    diglot schema > recipe.schema.json
+    """
+    from diglot.recipe.schema import json_schema
+
+    _print_json(json_schema())
+
+
+@app.command()
+def doctor(
+    peak: Annotated[
+        bool, typer.Option("--peak", help="also measure matrix products per second (a few seconds)")
+    ] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Say what this machine can do and what is missing, with the command that installs it."""
+    from diglot.recipe.doctor import examine
+
+    findings = examine(peak=peak)
+    if json_:
+        _print_json([vars(f) for f in findings])
+    else:
+        for finding in findings:
+            print(f"{finding.mark:<5} {finding.subject:<22} {finding.text}")
+    if any(f.mark == "bad" for f in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+def why(
+    document_id: Annotated[str, typer.Argument(metavar="ID", help="id of a document, or its beginning")],
+    run_name: RunOption = None,
+    store: StoreOption = Path("store"),
+    runs: RunsOption = Path("runs"),
+    json_: JsonOption = False,
+) -> None:
+    """Tell one document's whole life: source, signals, objections, duplicates, and where training read it.
+
+    \b
+    diglot why 3f9c02
+    """
+    from diglot.trace.lineage import why as ask
+
+    _answer(ask(_artifacts(store, runs, run_name), document_id), json_)
+
+
+@app.command()
+def seen(
+    document_id: Annotated[str, typer.Argument(metavar="ID", help="id of a document, or its beginning")],
+    run_name: RunOption = None,
+    store: StoreOption = Path("store"),
+    runs: RunsOption = Path("runs"),
+    json_: JsonOption = False,
+) -> None:
+    """List every training step that read a document."""
+    from diglot.trace.lineage import seen as ask
+
+    _answer(ask(_artifacts(store, runs, run_name), document_id), json_)
+
+
+@app.command()
+def batch(
+    run_name: Annotated[str, typer.Argument(metavar="RUN", help="name of a run, for example quickstart")],
+    train_step: Annotated[
+        int, typer.Argument(metavar="N", min=0, help="training step, counted from 0 over all phases")
+    ],
+    store: StoreOption = Path("store"),
+    runs: RunsOption = Path("runs"),
+    json_: JsonOption = False,
+) -> None:
+    """List the documents of one training step.
+
+    \b
+    diglot batch quickstart 100
+    """
+    from diglot.trace.lineage import batch as ask
+
+    _answer(ask(_artifacts(store, runs, run_name), train_step), json_)
+
+
+@app.command()
+def trace(
+    text: Annotated[str, typer.Argument(help="a text, for example an answer of the model; - reads standard input")],
+    run_name: RunOption = None,
+    store: StoreOption = Path("store"),
+    runs: RunsOption = Path("runs"),
+    json_: JsonOption = False,
+) -> None:
+    """Find the spans of a text in the training tokens, with the documents they stand in and the steps that read them.
+
+    \b
+    diglot trace "Debian is a free operating system"
+    """
+    from diglot.trace.answer import trace_text
+
+    _answer(trace_text(_artifacts(store, runs, run_name), sys.stdin.read() if text == "-" else text), json_)
+
+
+@app.command()
+def chat(
+    run_name: RunOption = None,
+    question: Annotated[str | None, typer.Option("--ask", help="ask one question and leave")] = None,
+    with_trace: Annotated[bool, typer.Option("--trace", help="trace every answer to its documents")] = False,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy")] = 0.0,
+    seed: int = 0,
+    store: StoreOption = Path("store"),
+    runs: RunsOption = Path("runs"),
+) -> None:
+    """Talk to the model of a run. An empty line or Ctrl-D ends it.
+
+    \b
+    diglot chat
+    diglot chat --ask "What is a Debian package?" --trace
+    """
+    from diglot.generate.chat_session import ChatSession
+
+    artifacts = _artifacts(store, runs, run_name)
+    trained = [a for a in artifacts.values() if a.kind in ("prefer", "finetune")]
+    if not trained:
+        raise InputError("this run has no finished finetune or prefer step, so there is no model to talk to yet.")
+    newest = max(trained, key=lambda a: (a.kind == "prefer", a.manifest.ended))
+    session = ChatSession.load(newest.path / "model", temperature=temperature, seed=seed)
+    for line in [question] if question is not None else _typed_lines():
+        answer = session.answer(line)
+        print(answer)
+        if with_trace:
+            from diglot.trace.answer import trace_text
+
+            _answer(trace_text(artifacts, answer), False)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; print errors a user can cause as one message, without a traceback."""
+    try:
+        app(arguments, standalone_mode=True)
+    except DiglotError as error:
+        notes = "".join(f" [{note}]" for note in getattr(error, "__notes__", ()))
+        print(f"diglot: {error}{notes}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("\ndiglot: stopped. Finished shards and checkpoints are kept; the same command goes on.", file=sys.stderr)
+        sys.exit(1)
+    except BrokenPipeError:  # `diglot show | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _run_names(runs: Path) -> list[str]:
+    plans = sorted(runs.rglob("plan.json"), key=lambda p: p.stat().st_mtime) if runs.is_dir() else []
+    return [str(p.parent.relative_to(runs)) for p in plans]
+
+
+def _artifacts(store: Path, runs: Path, run_name: str | None) -> dict[str, Artifact]:
+    from diglot.recipe.run import Places, run_artifacts
+
+    if run_name is None:
+        names = _run_names(runs)
+        if not names:
+            raise InputError(f"no runs in {runs} yet. Start with: diglot run recipes/quickstart.yaml")
+        run_name = names[-1]
+    return run_artifacts(Places(store=store, runs=runs), run_name)
+
+
+def _step_artifact(artifacts: dict[str, Artifact], step: str, run_name: str) -> Artifact:
+    from diglot.core.errors import unknown
+
+    if step not in artifacts:
+        raise unknown("finished step", step, artifacts, f"run {run_name}")
+    return artifacts[step]
+
+
+def _typed_lines() -> Iterable[str]:
+    while True:
+        try:
+            line = input("> " if sys.stdin.isatty() else "").strip()
+        except EOFError:
+            return
+        if not line:
+            return
+        yield line
+
+
+def _answer(answer: Any, as_json: bool) -> None:
+    """Print a query's result: its own text form, or its fields as JSON."""
+    _print_json(answer.to_dict()) if as_json else print(answer.to_text())
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, ensure_ascii=False, indent=1, default=str))
+
+
+def _brief(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=1, default=str) if isinstance(value, dict) else str(value)
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""Files that are either complete or absent: written under a temporary name, fsynced, renamed.
+
+A path is local. Remote stores (`s3://`, `hf://`, ...) are read through fsspec by `open_read`; artifacts live on a local
+or mounted file system, because the promise "a file that exists is complete" rests on an atomic rename.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from diglot.core.errors import explain_os_error
+
+PARTIAL = ".partial"  # suffix of a file that is being written; cleaned up by the next writer of the same name
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; on success fsync it and rename it into place, on failure remove it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
+    try:
+        yield partial
+        descriptor = os.open(partial, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(partial, path)
+    except OSError as error:
+        raise explain_os_error(error, path, "writing") from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    with atomic_path(path) as partial:
+        partial.write_bytes(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def sha256_file(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def is_url(path: str) -> bool:
+    return "://" in path
+
+
+@contextlib.contextmanager
+def open_read(path: str | Path) -> Iterator[IO[bytes]]:
+    """Open a local path or any fsspec URL for reading bytes."""
+    if isinstance(path, str) and is_url(path):
+        import fsspec  # only remote inputs pay for it
+
+        with fsspec.open(path, "rb") as stream:
+            yield stream
+    else:
+        with Path(path).open("rb") as stream:
+            yield stream

@@ -1,0 +1,121 @@
+"""The corpus on disk: three co-partitioned tables, so that a threshold can change without reading a text.
+
+    documents/<source>/<shard>.parquet                what was ingested; never rewritten
+    attributes/<family>/<source>/<shard>.parquet      signals: same rows, same order, `id` first
+    decisions/<source>/<shard>.parquet                verdicts: same rows, same order, `id` first
+
+Each lives in the artifact of the step that wrote it. A decision table covers every document, also those that an earlier
+step dropped, so that the last one tells the whole story; `decisions/rules.json` names the bits of `reasons` and the
+numbers of `first_reason`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from diglot.core.errors import InputError
+from diglot.core.storage import atomic_path, read_json
+from diglot.ledger.artifact import Artifact
+
+ROW_GROUP = 2048
+COMPRESSION = {"compression": "zstd", "compression_level": 3}
+
+ORIGIN = pa.struct([("container", pa.string()), ("offset", pa.int64()), ("length", pa.int64())])
+
+DOCUMENT = pa.schema(
+    [
+        ("id", pa.string()),  # xxh3-128 of the source key (source, url or container path and offset), 32 hex digits
+        ("text", pa.large_string()),
+        ("url", pa.string()),
+        ("source", pa.string()),
+        ("lang", pa.string()),  # as declared by the page, its address or its collection; BCP 47; null when nothing says
+        ("date", pa.string()),
+        ("license", pa.string()),
+        ("origin", ORIGIN),
+        ("meta", pa.string()),  # JSON object: title, charset, headings ...
+    ]
+)
+
+DECISION = pa.schema(
+    [
+        ("id", pa.string()),
+        ("keep", pa.bool_()),
+        ("reasons", pa.uint64()),  # a bit for every rule that objects, numbered as in rules.json
+        ("first_reason", pa.int16()),  # number of the first objection in policy order, -1 when kept
+        ("value", pa.float32()),  # what the first objecting rule measured; NaN when kept or when it is not a number
+        ("lang", pa.string()),  # as identified; the language whose policy judged the document
+        ("num_bytes", pa.int64()),  # UTF-8 bytes of the text
+        ("duplicate_of", pa.string()),  # id of the kept document, null unless dropped as a duplicate
+        ("jaccard", pa.float32()),  # over the units of both texts; 1 for exact duplicates, NaN otherwise
+        ("containment", pa.float32()),
+        ("cluster", pa.string()),  # smallest id of the loose near-duplicate cluster; null before deduplication
+    ]
+)
+
+
+@dataclass(frozen=True, order=True)
+class Shard:
+    """One file of a corpus: the unit of parallel work and of restart."""
+
+    source: str
+    name: str  # without suffix
+
+    @property
+    def file(self) -> str:
+        return f"{self.source}/{self.name}.parquet"
+
+
+def shards(documents: Artifact) -> list[Shard]:
+    """Every shard of an ingested corpus, in a fixed order. Raises InputError on an empty one."""
+    root = documents.path / "documents"
+    found = sorted(Shard(str(p.parent.relative_to(root)), p.stem) for p in root.rglob("*.parquet"))
+    if not found:
+        raise InputError(f"{root} holds no documents. Look at the ingest step's source setting.")
+    return found
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write one Parquet file atomically, with this project's row groups and compression."""
+    with atomic_path(path) as partial:
+        pq.write_table(table, partial, row_group_size=ROW_GROUP, **COMPRESSION)
+
+
+def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """Read one Parquet file. Raises InputError naming the file when it is damaged."""
+    try:
+        return pq.read_table(path, columns=columns, partitioning=None)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{path} cannot be read ({error}). Delete it and run the recipe again.") from error
+
+
+def documents_of(artifact: Artifact, shard: Shard, columns: list[str] | None = None) -> pa.Table:
+    return read_table(artifact.upstream("ingest").path / "documents" / shard.file, columns)
+
+
+def attributes_of(artifact: Artifact, family: str, shard: Shard, columns: list[str] | None = None) -> pa.Table:
+    return read_table(artifact.upstream("annotate").path / "attributes" / family / shard.file, columns)
+
+
+def decisions_of(artifact: Artifact, shard: Shard, columns: list[str] | None = None) -> pa.Table:
+    """The verdicts of the nearest step above (or at) `artifact` that decides."""
+    return read_table(artifact.upstream("split", "deduplicate", "select").path / "decisions" / shard.file, columns)
+
+
+def rule_names(artifact: Artifact) -> list[str]:
+    """Names of the bits in `reasons`, in policy order, e.g. `language`, `matrix-en/bullet_share`, `near_duplicate`."""
+    rules: list[str] = read_json(artifact.upstream("split", "deduplicate", "select").path / "decisions" / "rules.json")
+    return rules
+
+
+def kept_documents(artifact: Artifact, columns: list[str]) -> Iterator[tuple[Shard, pa.Table]]:
+    """For each shard the kept rows of the documents table, in order, plus the decision's `lang` as `decided_lang`."""
+    for shard in shards(artifact.upstream("ingest")):
+        decisions = decisions_of(artifact, shard, ["keep", "lang"])
+        table = documents_of(artifact, shard, columns)
+        table = table.append_column("decided_lang", decisions["lang"])
+        yield shard, table.filter(decisions["keep"])

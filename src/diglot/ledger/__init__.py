@@ -1,0 +1,1 @@
+"""Fingerprints, manifests, artifacts and their lineage: the memory of every run."""

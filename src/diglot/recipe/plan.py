@@ -1,0 +1,115 @@
+"""What a run would do: which artifacts are there, which will be built, and what changed since the last run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from diglot.core.storage import read_json
+from diglot.ledger.artifact import Artifact
+from diglot.ledger.fingerprint import canonical, fingerprint
+from diglot.recipe.schema import Recipe, Step
+
+Status = Literal["reuse", "resume", "build"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedStep:
+    """A step with the name of its result. `changes`: what differs from the last run, one line per setting."""
+
+    step: Step
+    config: Mapping[str, Any]
+    inputs: Mapping[str, Artifact]
+    observed: Mapping[str, Any] | None
+    artifact: Artifact
+    status: Status
+    changes: tuple[str, ...]
+
+    def record(self) -> dict[str, Any]:
+        """What determines the result, as it is compared with the next run's."""
+        return {
+            "kind": self.step.kind.kind,
+            "version": self.step.kind.version,
+            "fingerprint": self.artifact.fingerprint,
+            "config": dict(self.config),
+            "inputs": {slot: artifact.fingerprint for slot, artifact in self.inputs.items()},
+            "observed": self.observed,
+        }
+
+
+def make_plan(recipe: Recipe, store: Path, run_folder: Path) -> list[PlannedStep]:
+    """Fingerprint every step of a recipe, in running order.
+
+    A step that reads the outside world (`ingest`) observes it here, so that a changed folder gives a new fingerprint.
+    """
+    last = read_json(run_folder / "plan.json") if (run_folder / "plan.json").exists() else None
+    planned: dict[str, PlannedStep] = {}
+    for step in recipe.steps:
+        inputs = {slot: planned[name].artifact for slot, name in step.inputs.items()}
+        config = step.result_config()
+        observed = step.kind.observe(step.config, recipe.path.parent, store) if step.kind.observe else None
+        name = fingerprint(
+            step.kind.kind,
+            step.kind.version,
+            config if observed is None else {**config, "observed": observed},
+            {slot: artifact.fingerprint for slot, artifact in inputs.items()},
+            recipe.seed if step.kind.draws_random_numbers else None,
+        )
+        artifact = Artifact(store / step.kind.kind / name)
+        entry = PlannedStep(
+            step=step,
+            config=config,
+            inputs=inputs,
+            observed=observed,
+            artifact=artifact,
+            status="reuse" if artifact.is_complete else "resume" if _has_parts(artifact.path) else "build",
+            changes=(),
+        )
+        changes = _changes(entry, (last or {}).get("steps", {}).get(step.name), recipe.seed, last)
+        planned[step.name] = PlannedStep(**{**vars(entry), "changes": changes})
+    return list(planned.values())
+
+
+def _has_parts(folder: Path) -> bool:
+    return folder.exists() and any(not p.name.startswith(".") for p in folder.iterdir())
+
+
+def _changes(
+    now: PlannedStep, before: Mapping[str, Any] | None, seed: int, last: Mapping[str, Any] | None
+) -> tuple[str, ...]:
+    """`tokens: 1000000 -> 2000000`, one line per difference; empty when nothing changed or there was no last run."""
+    if last is None:
+        return ()
+    if before is None:
+        return ("new step",)
+    record = now.record()
+    lines = [f"{key}: {before[key]} -> {record[key]}" for key in ("kind", "version") if before[key] != record[key]]
+    lines += _difference("", before["config"], record["config"])
+    for slot in sorted({*before["inputs"], *record["inputs"]}):
+        old, new = before["inputs"].get(slot), record["inputs"].get(slot)
+        if old != new:
+            lines.append(f"input {slot}: {old or 'none'} -> {new or 'none'}")
+    if canonical(before["observed"]) != canonical(record["observed"]):
+        lines.append("the source's content changed")
+    if now.step.kind.draws_random_numbers and last["seed"] != seed:
+        lines.append(f"seed: {last['seed']} -> {seed}")
+    return tuple(lines)
+
+
+def _difference(prefix: str, before: Any, after: Any) -> list[str]:
+    if isinstance(before, dict) and isinstance(after, dict):
+        keys = [*before, *(k for k in after if k not in before)]
+        return [
+            line
+            for k in keys
+            for line in _difference(f"{prefix}.{k}" if prefix else str(k), before.get(k), after.get(k))
+        ]
+    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        return [
+            line
+            for i, pair in enumerate(zip(before, after, strict=True))
+            for line in _difference(f"{prefix}.{i}", *pair)
+        ]
+    return [] if before == after else [f"{prefix}: {before} -> {after}"]

@@ -1,0 +1,1 @@
+"""Recipe steps: one file per kind, and the table that names them."""

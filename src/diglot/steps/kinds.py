@@ -1,0 +1,36 @@
+"""The table of step kinds, as strings: listing them imports nothing, and a kind's module loads when it is used."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+
+from diglot.core.errors import unknown
+from diglot.steps.context import StepKind
+
+KINDS = {
+    "ingest": "diglot.steps.ingest:STEP",
+    "annotate": "diglot.steps.annotate:STEP",
+    "select": "diglot.steps.select:STEP",
+    "deduplicate": "diglot.steps.deduplicate:STEP",
+    "split": "diglot.steps.split:STEP",
+    "train_tokenizer": "diglot.steps.train_tokenizer:STEP",
+    "pack": "diglot.steps.pack:STEP",
+    "pretrain": "diglot.steps.pretrain:STEP",
+    "compose": "diglot.steps.compose:STEP",
+    "finetune": "diglot.steps.finetune:STEP",
+    "prefer": "diglot.steps.prefer:STEP",
+    "evaluate": "diglot.steps.evaluate:STEP",
+    "index": "diglot.steps.index:STEP",
+    "report": "diglot.steps.report:STEP",
+}
+
+
+@functools.cache
+def step_kind(name: str, where: str = "") -> StepKind:
+    """The kind called `name`. Raises ConfigError with the nearest known name."""
+    if name not in KINDS:
+        raise unknown("step kind", name, KINDS, where)
+    module, _, attribute = KINDS[name].partition(":")
+    kind: StepKind = getattr(importlib.import_module(module), attribute)
+    return kind

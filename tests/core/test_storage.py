@@ -1,0 +1,26 @@
+"""A file exists only when it is complete."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from diglot.core.errors import DiglotError
+from diglot.core.storage import atomic_path, read_json, write_json
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_remains(tmp_path: Path):
+    path = tmp_path / "facts.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(RuntimeError, match="in the middle"), atomic_path(path) as partial:
+        partial.write_text("half")
+        raise RuntimeError("killed in the middle")
+    assert read_json(path) == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["facts.json"]
+
+
+def test_a_full_disk_is_explained_with_a_next_action(tmp_path: Path):
+    with pytest.raises(DiglotError, match=r"no space left.*free some space"), atomic_path(tmp_path / "big"):
+        raise OSError(errno.ENOSPC, "No space left on device")
