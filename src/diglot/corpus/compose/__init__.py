@@ -1,0 +1,1 @@
+"""Conversations composed from the documents themselves: every question and answer can be traced to its page."""

@@ -1,0 +1,120 @@
+"""clusters.json: what deduplication did, so that a wipe-out is seen by a person and not by a benchmark.
+
+Whole sources have been lost to one cluster of templated pages elsewhere; so the largest groups are listed with
+addresses, and a source that loses more than the alarm share is named.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from diglot.corpus.dedup.keys import DocumentKeys
+from diglot.corpus.dedup.verdicts import Verdicts
+from diglot.corpus.tables import documents_of
+from diglot.ledger.artifact import Artifact
+
+NUM_LARGEST = 20  # groups that are listed
+NUM_MEMBERS = 10  # documents that are listed of each
+MIN_ALARM_DOCUMENTS = 20  # a source of one page that is a copy is no wipe-out
+
+
+def loss_by_source(keys: DocumentKeys, verdicts: Verdicts) -> dict[str, dict[str, Any]]:
+    """Documents in, dropped by either rule, kept, and bytes lost, for every source that reached this step."""
+    sources = keys.sources
+    losses = {}
+    for source in sorted(set(sources.tolist())):
+        mine = sources == source
+        dropped = mine & ~verdicts.keep
+        losses[source] = {
+            "documents": int(mine.sum()),
+            "exact_duplicate": int((mine & verdicts.exact).sum()),
+            "near_duplicate": int((mine & verdicts.near).sum()),
+            "kept": int((mine & verdicts.keep).sum()),
+            "bytes": int(keys.num_bytes[mine].sum()),
+            "bytes_dropped": int(keys.num_bytes[dropped].sum()),
+            "dropped_share": round(float(dropped.sum() / mine.sum()), 4),
+        }
+    return losses
+
+
+def alarms(losses: dict[str, dict[str, Any]], alarm_share: float) -> list[str]:
+    """A sentence for every source of some size that lost more than `alarm_share` of its documents."""
+    return [
+        f"source {source} lost {loss['dropped_share']:.0%} of its {loss['documents']:,} documents as duplicates, more "
+        f"than alarm_share {alarm_share:.0%}. Look at its groups in clusters.json before training on it."
+        for source, loss in losses.items()
+        if loss["documents"] >= MIN_ALARM_DOCUMENTS and loss["dropped_share"] > alarm_share
+    ]
+
+
+def largest_duplicate_groups(artifact: Artifact, keys: DocumentKeys, verdicts: Verdicts) -> list[dict[str, Any]]:
+    """The kept documents that most others were dropped for."""
+    dropped = np.flatnonzero(~verdicts.keep)
+    groups = _largest(verdicts.duplicate_of[dropped], dropped, smallest_size=1)
+    urls = _urls(artifact, keys, [number for kept, members in groups for number in (kept, *members)])
+    return [
+        {
+            "kept": _named(kept, keys, urls),
+            "num_dropped": len(members),
+            "jaccard_lowest": round(float(verdicts.jaccard[members].min()), 4),
+            "dropped": [
+                _named(number, keys, urls)
+                | {
+                    "jaccard": round(float(verdicts.jaccard[number]), 4),
+                    "containment": round(float(verdicts.containment[number]), 4),
+                }
+                for number in members[:NUM_MEMBERS]
+            ],
+        }
+        for kept, members in groups
+    ]
+
+
+def largest_clusters(artifact: Artifact, keys: DocumentKeys, verdicts: Verdicts) -> list[dict[str, Any]]:
+    """The loose clusters with most kept documents."""
+    kept = np.flatnonzero(verdicts.keep)
+    _, label = np.unique(verdicts.cluster[kept], return_inverse=True)
+    groups = _largest(label, kept, smallest_size=2)
+    urls = _urls(artifact, keys, [number for _, members in groups for number in members])
+    return [
+        {
+            "cluster": verdicts.cluster[members[0]].decode(),
+            "num_documents": len(members),
+            "documents": [_named(number, keys, urls) for number in members[:NUM_MEMBERS]],
+        }
+        for _, members in groups
+    ]
+
+
+def _largest(label: Any, numbers: Any, smallest_size: int) -> list[tuple[int, Any]]:
+    """(label, numbers that carry it), largest first, then by smallest number; at most NUM_LARGEST."""
+    order = np.argsort(label, kind="stable")
+    values, first, counts = np.unique(label[order], return_index=True, return_counts=True)
+    groups = [
+        (int(value), numbers[order[start : start + count]])
+        for value, start, count in zip(values, first, counts, strict=True)
+        if count >= smallest_size
+    ]
+    return sorted(groups, key=lambda group: (-len(group[1]), int(group[1][0])))[:NUM_LARGEST]
+
+
+def _named(number: int, keys: DocumentKeys, urls: dict[int, str | None]) -> dict[str, Any]:
+    return {
+        "id": keys.ids[number].decode(),
+        "source": keys.shards[keys.shard[number]].source,
+        "url": urls.get(int(number)),
+        "num_bytes": int(keys.num_bytes[number]),
+    }
+
+
+def _urls(artifact: Artifact, keys: DocumentKeys, numbers: list[int]) -> dict[int, str | None]:
+    """Addresses of some documents, read shard by shard."""
+    wanted = np.array(sorted(set(map(int, numbers))), np.int64)
+    urls: dict[int, str | None] = {}
+    for shard in np.unique(keys.shard[wanted]) if len(wanted) else []:
+        mine = wanted[keys.shard[wanted] == shard]
+        column = documents_of(artifact, keys.shards[shard], ["url"])["url"].take(keys.row[mine])
+        urls |= dict(zip(mine.tolist(), column.to_pylist(), strict=True))
+    return urls

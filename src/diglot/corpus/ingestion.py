@@ -1,0 +1,265 @@
+"""One shard of ingestion: input files in, rows of the documents table and a list of refusals out.
+
+Every record that is read has one fate: a row, or a line in the refusals with its reason. A page without main text
+is a row too; dropping it is a later decision, with its reason.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+
+from diglot.core.storage import atomic_path, write_text
+from diglot.corpus.charset import decode
+from diglot.corpus.executor import Quarantine
+from diglot.corpus.extract import extract
+from diglot.corpus.finished import once, record_path
+from diglot.corpus.read.declared import language_in_path, language_tag
+from diglot.corpus.read.formats import READERS, read
+from diglot.corpus.read.record import Limits, Record, Refused, SourceFile
+from diglot.corpus.tables import COMPRESSION, DOCUMENT, ROW_GROUP
+
+BATCH_BYTES = 64 << 20  # text held in memory before a row group is written, however few documents it is
+SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can spell half a character; no file can hold it
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestTask:
+    """One shard: its input files, and where its documents go.
+
+    out: `documents/<source>/<name>.parquet`; further parts, when the text exceeds `part_bytes`, are `<name>-001` ...
+    last_id: documents with a larger id are left out (a deterministic subset); None keeps all.
+    skip: numbers of the records that kill a worker; they are refused.
+    """
+
+    source: str
+    license: str | None
+    files: tuple[SourceFile, ...]
+    out: Path
+    limits: Limits
+    part_bytes: int
+    declared_languages: bool = True
+    last_id: str | None = None
+    skip: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A record or refusal with the file it is from and the id that it has as a document."""
+
+    id: str
+    file: SourceFile
+    content: Record | Refused
+
+
+def document_id(source: str, container: str, offset: int, repetition: int = 0) -> str:
+    """xxh3-128 of a document's place: 32 hex digits that do not depend on where the source's folder is.
+
+    repetition: 0, 1, ... for records at the same offset (of one compressed block).
+    """
+    key = "\0".join([source, container, str(offset), *([str(repetition)] if repetition else [])])
+    return xxhash.xxh3_128_hexdigest(key.encode("utf-8", "surrogateescape"))
+
+
+def entries(task: IngestTask) -> Iterator[Entry]:
+    """Everything that is read for this shard, in order, without the documents beyond `last_id`."""
+    for file in task.files:
+        seen: Counter[int] = Counter()
+        for content in read(file, task.limits):
+            number = seen[content.offset]
+            seen[content.offset] += 1
+            id = document_id(file.source, file.container, content.offset, number)
+            if isinstance(content, Refused) or task.last_id is None or id <= task.last_id:
+                yield Entry(id=id, file=file, content=content)
+
+
+def ingest_shard(task: IngestTask) -> dict[str, Any]:
+    """Read the shard's files and write its documents and refusals, unless that is done. Returns counts."""
+    inputs = [(file.container, file.size, file.format) for file in task.files]
+    key = xxhash.xxh3_64_hexdigest(repr((inputs, task.last_id, task.skip)).encode())
+    result: dict[str, Any] = once(record_path(task.out), key, lambda: _write(task))
+    return result
+
+
+def refusals_path(out: Path) -> Path:
+    """Where a shard keeps its refusals until they are gathered; hidden, so it is not a file of the artifact."""
+    return out.with_name(f".{out.stem}.refused.jsonl")
+
+
+def row_of(entry: Entry, record: Record, license: str | None, declared_languages: bool = True) -> dict[str, Any]:
+    """A record as a row of the documents table: decoded, extracted, with what it says about itself."""
+    meta: dict[str, Any] = dict(record.meta)
+    text, charset, undecodable = _text(record)
+    lang = language_tag(record.lang)
+    if record.is_html:
+        page = extract(text)
+        text = page.text
+        meta |= {"title": page.title, "charset": charset, "html_lang": page.lang, "dropped_chars": page.dropped_chars}
+        lang = language_tag(page.lang) or lang
+    elif charset:
+        meta["charset"] = charset
+    if undecodable:
+        meta["undecodable_bytes"] = undecodable
+    lang = lang or language_in_path(record.url or entry.file.container) or language_in_path(entry.file.source + "/")
+    return {
+        "id": entry.id,
+        "text": sound(text),
+        "url": record.url,
+        "source": entry.file.source,
+        "lang": lang if declared_languages else None,
+        "date": record.date,
+        "license": record.license or license,
+        "origin": {"container": entry.file.container, "offset": record.offset, "length": record.length},
+        "meta": sound(json.dumps({k: v for k, v in meta.items() if v is not None}, ensure_ascii=False, sort_keys=True)),
+    }
+
+
+def sound(text: str) -> str:
+    """Text that every file can hold: without zero bytes and half characters, with line feeds as line ends."""
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if "\0" in text:
+        text = text.replace("\0", "")
+    return text if text.isascii() else SURROGATE.sub("\ufffd", text)
+
+
+def num_records(task: IngestTask) -> int:
+    return sum(1 for _ in entries(task))
+
+
+def probe(task: IngestTask, start: int, stop: int) -> None:
+    """Do the work of the records [start, stop) and throw it away, to see whether it survives."""
+    for number, entry in enumerate(entries(task)):
+        if number >= stop:
+            return
+        if number >= start and number not in task.skip and isinstance(entry.content, Record):
+            row_of(entry, entry.content, None)
+
+
+def without(task: IngestTask, numbers: tuple[int, ...]) -> IngestTask:
+    return dataclasses.replace(task, skip=(*task.skip, *numbers))
+
+
+QUARANTINE = Quarantine(num_documents=num_records, probe=probe, without=without)
+
+
+def list_ids(task: IngestTask) -> list[str]:
+    """Ids of what may become documents, without decoding or extracting; for choosing a subset."""
+    return [entry.id for entry in entries(task) if isinstance(entry.content, Record)]
+
+
+def _text(record: Record) -> tuple[str, str | None, int]:
+    if isinstance(record.content, str):
+        return record.content, None, 0
+    decoded = decode(record.content, record.label)
+    return decoded.text, decoded.charset, decoded.undecodable
+
+
+def _write(task: IngestTask) -> tuple[list[Path], dict[str, Any]]:
+    refused: list[dict[str, Any]] = []
+    declared: Counter[str] = Counter()
+    first_date = last_date = None
+    num_documents = num_bytes = 0
+    with _PartWriter(task.out, task.part_bytes) as writer:
+        for number, entry in enumerate(entries(task)):
+            content = entry.content
+            if number in task.skip:
+                content = Refused(reason="crash", offset=content.offset, detail="killed the worker that read it")
+            if isinstance(content, Refused):
+                refused.append(_refusal(entry.file, content))
+                continue
+            row = row_of(entry, content, task.license, task.declared_languages)
+            num_documents += 1
+            num_bytes += writer.add(row)
+            declared[row["lang"] or "none"] += 1
+            if date := row["date"]:
+                first_date, last_date = min(first_date or date, date), max(last_date or date, date)
+    refusals = refusals_path(task.out)
+    write_text(refusals, "".join(json.dumps(line, ensure_ascii=False, sort_keys=True) + "\n" for line in refused))
+    return [*writer.paths, refusals], {
+        "documents": num_documents,
+        "bytes": num_bytes,
+        "input_bytes": sum(file.size for file in task.files if file.format in READERS),
+        "refused": dict(sorted(Counter(line["reason"] for line in refused).items())),
+        "declared_languages": dict(sorted(declared.items())),
+        "period": [first_date, last_date] if first_date else None,
+        "files": [path.name for path in writer.paths],
+    }
+
+
+class _PartWriter:
+    """Writes rows to `out`, and to `-001`, `-002` ... beside it when a part holds `part_bytes` of text.
+
+    Memory holds one row group. No row, no file.
+    """
+
+    def __init__(self, out: Path, part_bytes: int) -> None:
+        self.paths: list[Path] = []
+        self._out, self._part_bytes = out, part_bytes
+        self._rows: list[dict[str, Any]] = []
+        self._in_batch = self._in_part = 0
+        self._open = ExitStack()
+        self._writer: pq.ParquetWriter | None = None
+
+    def __enter__(self) -> _PartWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        if kind is None:
+            self._flush()
+            self._close()
+        else:
+            self._open.__exit__(kind, error, trace)  # removes the unfinished part
+
+    def add(self, row: dict[str, Any]) -> int:
+        """Returns the UTF-8 bytes of the row's text."""
+        size = len(row["text"].encode())
+        self._rows.append(row)
+        self._in_batch += size
+        self._in_part += size
+        if len(self._rows) == ROW_GROUP or self._in_batch >= BATCH_BYTES:
+            self._flush()
+            if self._in_part >= self._part_bytes:
+                self._close()
+        return size
+
+    def _flush(self) -> None:
+        if not self._rows:
+            return
+        if self._writer is None:
+            suffix = f"-{len(self.paths):03}" if self.paths else ""
+            self.paths.append(self._out.with_stem(self._out.stem + suffix))
+            self._writer = pq.ParquetWriter(
+                self._open.enter_context(atomic_path(self.paths[-1])), DOCUMENT, **COMPRESSION
+            )
+        self._writer.write_table(pa.Table.from_pylist(self._rows, schema=DOCUMENT), row_group_size=ROW_GROUP)
+        self._rows, self._in_batch = [], 0
+
+    def _close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._open.close()
+            self._writer, self._in_part = None, 0
+
+
+def _refusal(file: SourceFile, refused: Refused) -> dict[str, Any]:
+    fields = {
+        "source": file.source,
+        "container": file.container,
+        "offset": refused.offset,
+        "url": refused.url,
+        "reason": refused.reason,
+        "detail": refused.detail,
+    }
+    return {key: sound(value) if isinstance(value, str) else value for key, value in fields.items()}

@@ -1,0 +1,168 @@
+"""All repetition signals of a batch of documents: unit statistics, repeated lines, Gopher's n-grams.
+
+The columns are `diglot.corpus.signals.REPETITION`, whose functions define them. Units and n-grams are compared by
+64-bit hashes: one wrong match in 10^10 documents of 10^4 units. An (n+1)-gram can only repeat where its n-gram does, so
+the positions still looked at shrink with n, and nine n-gram sizes cost little more than one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from diglot.kernels.jit import kernel
+from diglot.kernels.units import scan_lines, scan_units
+
+COLUMNS = (
+    "unique_unit_share",
+    "unit_entropy",
+    "duplicate_line_share",
+    "duplicate_line_char_share",
+    "top_2gram_share",
+    "top_3gram_share",
+    "top_4gram_share",
+    "duplicate_5gram_share",
+    "duplicate_6gram_share",
+    "duplicate_7gram_share",
+    "duplicate_8gram_share",
+    "duplicate_9gram_share",
+    "duplicate_10gram_share",
+)
+FIRST_TOP, LAST_TOP, LAST_DUPLICATE = 2, 4, 10
+NGRAM_PRIME = np.uint64(0x9E3779B97F4A7C15)
+
+
+def repetition(offsets: Any, utf8: Any, classes: Any) -> Any:
+    """The repetition signals of N documents: float32 [N, len(COLUMNS)]. Arguments as in `diglot.kernels.quality`."""
+    return _repetition(offsets, utf8, classes, len(COLUMNS))
+
+
+@kernel
+def _repetition(offsets, utf8, classes, num_columns):
+    num_documents = len(offsets) - 1
+    out = np.zeros((num_documents, num_columns), np.float32)
+    longest = 0
+    for document in range(num_documents):
+        longest = max(longest, offsets[document + 1] - offsets[document])
+    # A document of b bytes has at most b units; tables stay at most half full.
+    capacity = 16
+    while capacity < 2 * longest:
+        capacity *= 2
+    hashes, grams = np.empty(longest, np.uint64), np.empty(longest, np.uint64)
+    lengths, slots, places = np.empty(longest, np.int32), np.empty(longest, np.int32), np.empty(longest, np.int32)
+    table, counts = np.empty(capacity, np.uint64), np.zeros(capacity, np.int32)
+    for document in range(num_documents):
+        start, stop = offsets[document], offsets[document + 1]
+        row = out[document]
+
+        num_lines = scan_lines(utf8, start, stop, classes, hashes, lengths)
+        if num_lines:
+            mask = _clear(counts, num_lines)
+            num_chars = repeated = repeated_chars = 0
+            for i in range(num_lines):
+                num_chars += lengths[i]
+                if counts[_count(table, counts, mask, hashes[i])] > 1:
+                    repeated += 1
+                    repeated_chars += lengths[i]
+            row[2], row[3] = repeated / num_lines, repeated_chars / num_chars
+
+        num_units = scan_units(utf8, start, stop, classes, hashes, lengths)
+        if num_units == 0:
+            continue
+        num_chars = 0
+        mask = _clear(counts, num_units)
+        for i in range(num_units):
+            num_chars += lengths[i]
+            slots[i] = _count(table, counts, mask, hashes[i])
+        # -sum c/n log(c/n) = log n - sum c log c / n, where most counts are 1 and need no logarithm
+        distinct, weighted_logs = 0, 0.0
+        for slot in range(mask + 1):
+            count = counts[slot]
+            distinct += count > 0
+            if count > 1:
+                weighted_logs += count * np.log(count)
+        row[0] = distinct / num_units
+        row[1] = np.log(num_units) - weighted_logs / num_units
+
+        # `places`: where an n-gram starts that may repeat; `grams`: its hash, at the same index.
+        num_places = 0
+        for i in range(num_units):
+            if counts[slots[i]] > 1:
+                places[num_places], grams[num_places] = i, hashes[i]
+                num_places += 1
+        for n in range(FIRST_TOP, LAST_DUPLICATE + 1):
+            num_places = _extend(places, grams, num_places, n, hashes, num_units)
+            mask = _clear(counts, num_places)
+            most = 0
+            for k in range(num_places):
+                slots[k] = _count(table, counts, mask, grams[k])
+                most = max(most, counts[slots[k]])
+            num_places, top_chars = _keep_repeated(places, grams, slots, num_places, counts, most, n, lengths)
+            if n <= LAST_TOP:
+                row[2 + n] = min(1.0, most * top_chars / num_chars)
+            else:
+                row[2 + n] = _covered(places, num_places, n, lengths) / num_chars
+    return out
+
+
+@kernel
+def _clear(counts, num_keys):
+    """Empty the part of the table that `num_keys` keys use; its size minus one, for masking."""
+    size = 16
+    while size < 2 * num_keys:
+        size *= 2
+    counts[:size] = 0
+    return size - 1
+
+
+@kernel
+def _count(table, counts, mask, key):
+    """Count `key` in an open-addressing table; its slot."""
+    slot = np.int64(key) & mask
+    while counts[slot] and table[slot] != key:
+        slot = (slot + 1) & mask
+    table[slot] = key
+    counts[slot] += 1
+    return slot
+
+
+@kernel
+def _extend(places, grams, num_places, n, hashes, num_units):
+    """Hashes of n-grams from those of (n-1)-grams; places too near the end fall out. The number that stays."""
+    kept = 0
+    for k in range(num_places):
+        place = places[k]
+        if place + n <= num_units:
+            places[kept], grams[kept] = place, grams[k] * NGRAM_PRIME + hashes[place + n - 1]
+            kept += 1
+    return kept
+
+
+@kernel
+def _keep_repeated(places, grams, slots, num_places, counts, most, n, lengths):
+    """Keep the places whose n-gram occurs more than once. Their number, and the characters of the longest n-gram among
+    those that occur most often (`most` times)."""
+    kept, top_chars = 0, 0
+    for k in range(num_places):
+        count = counts[slots[k]]
+        if count > 1:
+            if count == most:
+                chars = 0
+                for i in range(places[k], places[k] + n):
+                    chars += lengths[i]
+                top_chars = max(top_chars, chars)
+            places[kept], grams[kept] = places[k], grams[k]
+            kept += 1
+    return kept, top_chars
+
+
+@kernel
+def _covered(places, num_places, n, lengths):
+    """Characters of the units that lie in any of the n-grams, which start at `places` in rising order."""
+    chars, done = 0, 0
+    for k in range(num_places):
+        for i in range(max(done, places[k]), places[k] + n):
+            chars += lengths[i]
+        done = places[k] + n
+    return chars

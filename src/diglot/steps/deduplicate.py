@@ -1,0 +1,230 @@
+"""Recipe step `deduplicate`: exact duplicates, then verified near-duplicates, then loose clusters for the split.
+
+Only documents that the steps before keep take part. Writes
+
+    decisions/<source>/<shard>.parquet   the verdicts so far with two rules and the clusters added
+    decisions/rules.json                 names of all bits
+    pairs.parquet                        every pair that was compared for dropping, accepted or not
+    clusters.json                        largest groups with addresses, loss of every source, alarms, the S-curves
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from diglot.core.errors import ConfigError
+from diglot.steps.context import StepContext, StepKind, input_step, runtime
+
+if TYPE_CHECKING:
+    from diglot.corpus.dedup.keys import DocumentKeys
+    from diglot.corpus.dedup.verdicts import Verdicts
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeduplicateConfig:
+    """What counts as a duplicate, and who stays.
+
+    MAP-Neo drops whole MinHash components over character 13-grams, 9 bands of 13 rows, without comparing texts. Here
+    shingles are 5 text units, candidates are compared, and only what is similar to the kept document is dropped.
+    """
+
+    from_: str = input_step("select", "deduplicate")
+    survivor: str = "declared"  # the page in its declared language, then the longest; or `longest`, or `first`
+    num_bands: int = 14
+    rows_per_band: int = 8
+    verify_jaccard: float = 0.8
+    verify_containment: float | None = 0.95  # share of the dropped text's shingles that the kept one has; null: off
+    min_shingles: int = 8  # shorter texts are left to exact deduplication: one changed word changes most of them
+    cluster_bands: int = 28
+    cluster_rows: int = 4
+    cluster_jaccard: float = 0.5
+    alarm_share: float = 0.5  # of a source's documents; a higher loss is reported as an alarm
+    max_rounds: int = 256  # against buckets of very many documents that differ: what is left out is counted
+    memory_mb: int = runtime(1024)  # shingle sets held at a time
+
+    def __post_init__(self) -> None:
+        for name in ("verify_jaccard", "verify_containment", "cluster_jaccard", "alarm_share"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value <= 1:
+                raise ConfigError(f"{name} = {value}, but it is a share: set it above 0 and at most 1.")
+        for name in ("num_bands", "rows_per_band", "cluster_bands", "cluster_rows", "min_shingles", "max_rounds"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} = {getattr(self, name)}, but it must be at least 1.")
+        if self.memory_mb < 1:
+            raise ConfigError(f"memory_mb = {self.memory_mb}, but shingle sets need at least 1.")
+
+
+def deduplicate(config: DeduplicateConfig, context: StepContext) -> dict[str, Any]:
+    """Add the verdicts of deduplication to those of the steps before; see the module for the files."""
+    import numpy as np
+
+    from diglot.core.storage import write_json
+    from diglot.corpus.dedup.clusters import cluster_names, loose_clusters
+    from diglot.corpus.dedup.exact import exact_duplicates
+    from diglot.corpus.dedup.keys import load_keys
+    from diglot.corpus.dedup.linking import Comparisons
+    from diglot.corpus.dedup.lsh import Bands, Buckets, buckets, curve
+    from diglot.corpus.dedup.near import Similar, near_duplicates
+    from diglot.corpus.dedup.overlap import ShingleStore, TextReader
+    from diglot.corpus.dedup.report import alarms, largest_clusters, largest_duplicate_groups, loss_by_source
+    from diglot.corpus.dedup.verdicts import combine
+
+    corpus, seconds = context.input(), {}
+    near_bands = Bands(config.num_bands, config.rows_per_band)
+    cluster_bands = Bands(config.cluster_bands, config.cluster_rows)
+
+    @contextmanager
+    def part(name: str) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        seconds[name] = round(time.monotonic() - started, 3)
+
+    with part("read_keys"):
+        keys = load_keys(corpus, config.survivor)
+        _require_places(keys, near_bands, cluster_bands)
+    with part("exact"):
+        exact_of = exact_duplicates(keys.content)
+    taking_part = np.flatnonzero((exact_of < 0) & (keys.num_shingles >= config.min_shingles))
+    signature = keys.signature[taking_part]
+    reader = TextReader(corpus.upstream("ingest").path / "documents", keys, context.workers)
+    store = ShingleStore(
+        lambda documents: reader(taking_part[documents]), keys.num_shingles[taking_part], config.memory_mb << 20
+    )
+    comparisons = Comparisons(len(taking_part), store.overlaps, store.sizes)
+    with part("near"):
+        similar = Similar(config.verify_jaccard, config.verify_containment)
+        near = near_duplicates(buckets(signature, near_bands), comparisons, similar, max_rounds=config.max_rounds)
+        compared = comparisons.all()
+    with part("clusters"):
+        kept = np.flatnonzero(near.duplicate_of < 0)
+        found = buckets(signature[kept], cluster_bands)
+        component, num_uncompared = loose_clusters(
+            Buckets(found.starts, kept[found.members]),
+            comparisons,
+            signature,
+            config.cluster_jaccard,
+            max_rounds=config.max_rounds,
+        )
+        clusters = keys.ids.copy()
+        clusters[taking_part] = cluster_names(component, keys.ids[taking_part])
+    verdicts = combine(exact_of, taking_part, near, clusters)
+    with part("write"):
+        accepted = similar(compared)
+        _write_pairs(context, keys.ids[taking_part], compared, accepted)
+        funnel = _write_decisions(context, keys, verdicts)
+        losses = loss_by_source(keys, verdicts)
+        warnings = alarms(losses, config.alarm_share)
+        search = {
+            "candidates": len(accepted),
+            "verified": int(accepted.sum()),
+            "rejected": int((~accepted).sum()),
+            "uncompared": near.num_uncompared,
+            "cluster_candidates": len(comparisons.all().left) - len(accepted),
+            "cluster_uncompared": num_uncompared,
+            "too_short_for_shingles": int(((exact_of < 0) & (keys.num_shingles < config.min_shingles)).sum()),
+        }
+        write_json(
+            context.out / "clusters.json",
+            {
+                "alarms": warnings,
+                "by_source": losses,
+                "pairs": search,
+                "near_curve": curve(near_bands),
+                "cluster_curve": curve(cluster_bands),
+                "largest_duplicate_groups": largest_duplicate_groups(corpus, keys, verdicts),
+                "largest_clusters": largest_clusters(corpus, keys, verdicts),
+            },
+        )
+    for warning in warnings:
+        context.progress.say(f"{context.step}: {warning}")
+    _, cluster_sizes = np.unique(verdicts.cluster[verdicts.keep], return_counts=True)
+    return {
+        "documents": len(keys),
+        "kept": int(verdicts.keep.sum()),
+        "dropped": {"exact_duplicate": int(verdicts.exact.sum()), "near_duplicate": int(verdicts.near.sum())},
+        "bytes": int(keys.num_bytes.sum()),
+        "bytes_dropped": int(keys.num_bytes[~verdicts.keep].sum()),
+        "languages": funnel,
+        "sources": losses,
+        "pairs": search,
+        "clusters": {"number": len(cluster_sizes), "largest": int(cluster_sizes.max(initial=0))},
+        "texts_read": store.num_read,
+        "alarms": warnings,
+        "seconds": seconds,
+    }
+
+
+def _require_places(keys: DocumentKeys, near_bands: Any, cluster_bands: Any) -> None:
+    places = keys.signature.shape[1]
+    for bands, names in ((near_bands, "num_bands * rows_per_band"), (cluster_bands, "cluster_bands * cluster_rows")):
+        used = bands.num_bands * bands.rows_per_band
+        if used > places:
+            raise ConfigError(
+                f"{names} = {used} exceeds the {places} places of the MinHash signatures. "
+                f"Set it to at most {places}, or let the annotate step write longer signatures."
+            )
+
+
+def _write_decisions(context: StepContext, keys: DocumentKeys, verdicts: Verdicts) -> dict[str, dict[str, int]]:
+    """Write every shard's verdicts and rules.json; returns documents and bytes by identified language."""
+    import numpy as np
+
+    from diglot.core.storage import write_json
+    from diglot.corpus.dedup.verdicts import add_rules, decide
+    from diglot.corpus.tables import decisions_of, rule_names, write_table
+
+    corpus = context.input()
+    rules = rule_names(corpus)
+    order = np.lexsort((keys.row, keys.shard))
+    ends = np.searchsorted(keys.shard[order], np.arange(len(keys.shards)), side="right")
+    funnel: dict[str, dict[str, int]] = {}
+    with context.progress.bar(context.step, len(keys.shards), "shards") as bar:
+        for number, shard in enumerate(keys.shards):
+            mine = order[ends[number - 1] if number else 0 : ends[number]]
+            before = decisions_of(corpus, shard)
+            table = decide(before, keys.row[mine], mine, verdicts, keys, len(rules))
+            write_table(context.out / "decisions" / shard.file, table)
+            _count_languages(funnel, before["lang"].take(keys.row[mine]).to_pylist(), mine, keys, verdicts)
+            bar.advance()
+    write_json(context.out / "decisions" / "rules.json", add_rules(rules))
+    return dict(sorted(funnel.items()))
+
+
+def _count_languages(
+    funnel: dict[str, dict[str, int]], langs: list[str | None], numbers: Any, keys: DocumentKeys, verdicts: Verdicts
+) -> None:
+    names = ("documents", "kept", "exact_duplicate", "near_duplicate", "bytes", "bytes_dropped")
+    for lang, number in zip(langs, numbers.tolist(), strict=True):
+        counts = funnel.setdefault(lang or "unknown", dict.fromkeys(names, 0))
+        size, kept = int(keys.num_bytes[number]), bool(verdicts.keep[number])
+        counts["documents"] += 1
+        counts["kept"] += kept
+        counts["exact_duplicate"] += bool(verdicts.exact[number])
+        counts["near_duplicate"] += bool(verdicts.near[number])
+        counts["bytes"] += size
+        counts["bytes_dropped"] += 0 if kept else size
+
+
+def _write_pairs(context: StepContext, ids: Any, pairs: Any, accepted: Any) -> None:
+    """Evidence: every pair that was compared for dropping; `better` would have survived of the two."""
+    import pyarrow as pa
+
+    from diglot.corpus.tables import write_table
+
+    table = pa.table(
+        {
+            "better": pa.array(ids[pairs.left].astype(str)),
+            "other": pa.array(ids[pairs.right].astype(str)),
+            "jaccard": pa.array(pairs.jaccard),
+            "containment": pa.array(pairs.containment),
+            "accepted": pa.array(accepted),
+        }
+    )
+    write_table(context.out / "pairs.parquet", table.sort_by([("better", "ascending"), ("other", "ascending")]))
+
+
+STEP = StepKind(kind="deduplicate", version=1, config=DeduplicateConfig, run=deduplicate)

@@ -1,0 +1,126 @@
+"""Tokenizer, tokens and training runs, as the steps recorded them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from diglot.core.storage import read_json
+from diglot.ledger.artifact import Artifact
+
+MAX_POINTS = 400  # of a curve; more would only make the page heavier
+FLOPS_PER_PARAMETER_AND_TOKEN = 6  # forward 2, backward 4 (Kaplan et al. 2020, arXiv 2001.08361); attention left out
+
+
+def tokenizer(artifact: Artifact) -> dict[str, Any]:
+    """Vocabulary and fit per language, from tokenizer_report.json."""
+    report = read_json(artifact.path / "tokenizer_report.json")
+    return {
+        "vocab_size": report["vocab_size"],
+        "num_unused_pieces": report["num_unused_pieces"],
+        "vocabulary_by_script": report["vocabulary_by_script"],
+        "languages": [
+            {"lang": lang, "share": report["sample"].get(lang, {}).get("share"), **found}
+            for lang, found in report["languages"].items()
+        ],
+    }
+
+
+def tokens(pack: Artifact, pretrain: Artifact | None) -> dict[str, Any]:
+    """Documents and tokens of every stream, and how many tokens of it each phase of pre-training read."""
+    records = read_json(pack.path / "streams.json")
+    heldout = {r["stream"]: r["num_tokens"] for r in records if r["split"] == "heldout"}
+    phases: list[dict[str, Any]] = []
+    sequence_length = 0
+    if pretrain is not None:
+        plan = read_json(pretrain.path / "plan.json")
+        phases, sequence_length = plan["order"]["phases"], plan["sequence_length"]
+    streams = []
+    for record in records:
+        if record["split"] == "train":
+            read = [phase["quotas"].get(record["stream"], 0) * sequence_length for phase in phases]
+            streams.append(
+                {
+                    "stream": record["stream"],
+                    "lang": record["lang"],
+                    "num_documents": record["num_documents"],
+                    "num_tokens": record["num_tokens"],
+                    "heldout_tokens": heldout.get(record["stream"], 0),
+                    "phases": read,
+                    "epochs": sum(read) / record["num_tokens"] if phases and record["num_tokens"] else None,
+                }
+            )
+    return {"streams": streams, "phases": [{"name": phase["name"]} for phase in phases]}
+
+
+def training(run: Artifact) -> dict[str, Any]:
+    """One training run: its counts, and its log thinned to at most MAX_POINTS points a curve.
+
+    A preference run has a log per round; they are joined, and training steps and tokens count on.
+    """
+    return {
+        "kind": run.kind,
+        "step": run.manifest.step,
+        "counts": run.counts,
+        "seconds": run.manifest.seconds,
+        "num_parameters": num_parameters(run),
+        "log": thinned(_log(run)),
+    }
+
+
+def _log(run: Artifact) -> list[dict[str, Any]]:
+    joined: list[dict[str, Any]] = []
+    for path in sorted([*run.path.glob("train.jsonl"), *run.path.glob("round-*/train.jsonl")]):
+        before = joined[-1] if joined else {}
+        for line in path.read_text().splitlines():
+            record = json.loads(line)
+            for key in ("train_step", "tokens"):
+                if key in record and key in before:
+                    record[key] += before[key]
+            joined.append(record)
+    return joined
+
+
+def thinned(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Evenly spaced lines of a log, with its first and its last."""
+    if len(lines) <= MAX_POINTS:
+        return list(lines)
+    return [lines[round(i * (len(lines) - 1) / (MAX_POINTS - 1))] for i in range(MAX_POINTS)]
+
+
+def num_parameters(run: Artifact) -> int:
+    """Weights of the model, counted from the header of its safetensors file without loading them."""
+    path = run.path / "model" / "model.safetensors"
+    with path.open("rb") as stream:
+        header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+    total = 0
+    for name, tensor in header.items():
+        if name != "__metadata__":
+            size = 1
+            for length in tensor["shape"]:
+                size *= length
+            total += size
+    return total
+
+
+def num_tokens(run: Mapping[str, Any]) -> int | None:
+    """Tokens that a run was trained on, as it counted or as its log ends; None where neither says."""
+    counted: int | None = run["counts"].get("tokens", run["counts"].get("num_tokens"))
+    if counted is None and run["log"]:
+        counted = run["log"][-1].get("tokens")
+    return counted
+
+
+def flops(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """An estimate: 6 * parameters * tokens, over the training runs that say their tokens. Empty without any."""
+    counted = [(run, tokens) for run in runs if (tokens := num_tokens(run))]
+    if not counted:
+        return {}
+    total = sum(FLOPS_PER_PARAMETER_AND_TOKEN * run["num_parameters"] * tokens for run, tokens in counted)
+    return {
+        "flops": total,
+        "flops_note": f"About {total:.2g} floating-point operations of training: 6 × parameters × tokens, summed over "
+        + ", ".join(run["step"] for run, _ in counted)
+        + ". Attention, evaluation and generation are not counted.",
+    }

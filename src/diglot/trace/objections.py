@@ -1,0 +1,68 @@
+"""The rules that object to a document, with what each measured, its limit and its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from diglot.core.storage import read_json
+from diglot.corpus.dedup.verdicts import EXACT_RULE, NEAR_RULE
+from diglot.corpus.tables import rule_names
+from diglot.ledger.artifact import Artifact
+from diglot.trace.lineage_reports import Objection
+from diglot.trace.place import Signals, finite
+
+LANGUAGE_RULE = "language"
+
+
+def objections(decider: Artifact, verdict: Mapping[str, Any], signals: Signals) -> tuple[Objection, ...]:
+    """Every rule whose bit is set, the one that dropped the document first.
+
+    Args:
+        decider: the artifact of the last step that decided.
+        verdict: the document's row of its decisions.
+        signals: what was measured, by family.
+    """
+    rules, first = rule_names(decider), verdict["first_reason"]
+    set_bits = [bit for bit in range(len(rules)) if verdict["reasons"] >> bit & 1]
+    set_bits.sort(key=lambda bit: (bit != first, bit))
+    return tuple(_objection(decider, rules[bit], verdict, signals, is_first=bit == first) for bit in set_bits)
+
+
+def _objection(decider: Artifact, rule: str, verdict: Mapping[str, Any], signals: Signals, is_first: bool) -> Objection:
+    if rule == EXACT_RULE:
+        return Objection(rule=rule, value=finite(verdict["jaccard"]), limit="equal text", why=None)
+    if rule == NEAR_RULE:
+        limit = _near_limit(decider.upstream("deduplicate").config)
+        return Objection(rule=rule, value=finite(verdict["jaccard"]), limit=limit, why=None)
+    select = decider.upstream("select")
+    if rule == LANGUAGE_RULE:
+        wanted = ", ".join(select.config.get("languages", ()))
+        limit = f"identified as {verdict['lang'] or 'no language'}, wanted {wanted}"
+        return Objection(rule=rule, value=_measured("lang_score", signals), limit=limit, why=None)
+    described = _described(select, rule, verdict["lang"])
+    value = finite(verdict["value"]) if is_first else None
+    return Objection(
+        rule=rule,
+        value=value if value is not None else _measured(described.get("signal", rule), signals),
+        limit=described.get("limits"),
+        why=described.get("why"),
+    )
+
+
+def _described(select: Artifact, rule: str, lang: str | None) -> Mapping[str, Any]:
+    """The rule as the policy of this language has it; empty for the select step's own rules."""
+    path = select.path / "policies.json"
+    policy = read_json(path).get(lang, {}) if path.exists() else {}
+    found: Mapping[str, Any] = next((one for one in policy.get("rules", ()) if one["name"] == rule), {})
+    return found
+
+
+def _near_limit(config: Mapping[str, Any]) -> str:
+    limit = f"Jaccard >= {config['verify_jaccard']:g}"
+    containment = config["verify_containment"]
+    return limit if containment is None else f"{limit} or containment >= {containment:g}"
+
+
+def _measured(signal: str, signals: Signals) -> float | None:
+    return next((family[signal] for family in signals.values() if signal in family), None)

@@ -1,0 +1,343 @@
+"""The training loop: one for every objective.
+
+A training step sums the losses of its microbatches, divides once by the number of items in all of them, clips, and
+updates. So the split into microbatches changes nothing but rounding. Everything that decides the result is a pure function
+of the training step's number (batches, learning rate) or lies in the checkpoint (weights, optimizer state), which makes a
+killed and resumed run end in the same bytes as an undisturbed one, on one machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diglot.core.errors import DiglotError, InputError
+from diglot.core.progress import Bar, Progress
+from diglot.core.seeds import derive_seed
+from diglot.model.decoder import Decoder
+from diglot.model.sizes import parameter_counts, train_flops_per_token
+from diglot.train.backend import Backend, choose_backend, prepared
+from diglot.train.checkpoints import (
+    Checkpoint,
+    Counters,
+    Retention,
+    checkpoint_name,
+    newest_valid,
+    prune,
+    write_checkpoint,
+)
+from diglot.train.log import TRAIN, TrainLog, read_lines
+from diglot.train.optimizers import Optimizer
+from diglot.train.types import IGNORE, Batch, ItemLosses, LoopSettings, Objective, Phase, TrainReport
+
+__all__ = ["IGNORE", "Batch", "ItemLosses", "LoopSettings", "Objective", "Phase", "TrainReport", "train"]
+
+SECONDS_BETWEEN_TIMINGS = 5.0
+
+
+def train(
+    model: Decoder,
+    *,
+    phases: Sequence[Phase],
+    objective: Objective,
+    out: Path,
+    seed: int,
+    settings: LoopSettings,
+    progress: Progress,
+) -> TrainReport:
+    """Train `model` in place through all phases, resuming from the newest checkpoint in `out/checkpoints`.
+
+    Raises: DiglotError when a loss is not finite, or after a signal, with the checkpoint that was saved.
+    """
+    run = _Run(model, phases, objective, out, seed, settings, progress)
+    with prepared(run.backend, model):
+        return run.to_the_end()
+
+
+def num_tokens(batch: Batch) -> int:
+    """Tokens that a microbatch reads, padding left out."""
+    mask = batch.get("attention_mask")
+    return batch["input_ids"].numel() if mask is None else int(mask.sum())
+
+
+class _Run:
+    def __init__(
+        self,
+        model: Decoder,
+        phases: Sequence[Phase],
+        objective: Objective,
+        out: Path,
+        seed: int,
+        settings: LoopSettings,
+        progress: Progress,
+    ) -> None:
+        self.model, self.phases, self.objective = model, phases, objective
+        self.out, self.settings, self.progress = out, settings, progress
+        self.starts = [sum(p.num_train_steps for p in phases[:i]) for i in range(len(phases) + 1)]
+        first = phases[0].batch_at(0)
+        length = first[0]["input_ids"].shape[1]
+        # Batches differ a little in objectives with padding; this estimate serves names, the bar and the compile choice.
+        self.total_tokens = sum(p.num_train_steps * sum(map(num_tokens, p.batch_at(0))) for p in phases)
+        self.backend = choose_backend(settings, self.total_tokens * train_flops_per_token(model.config, length))
+        self.done = Counters(train_steps_done=0, num_tokens=0)
+        self.optimizer: Optimizer | None = None
+        self.resumed_from: str | None = None
+        self.stop_signal: int | None = None
+        self.last_checkpoint: Checkpoint | None = None
+        self.seed = seed
+
+    def to_the_end(self) -> TrainReport:
+        torch.manual_seed(derive_seed(self.seed, "train"))
+        self._resume()
+        for note in self.backend.notes:
+            self.progress.say(f"{self.settings.label}: {note}")
+        counts = parameter_counts(self.model.config)
+        self.progress.say(
+            f"{self.settings.label}: {counts.total:,} parameters ({counts.without_embeddings:,} without embeddings), "
+            f"{self.starts[-1]:,} training steps, {self.total_tokens:,} tokens, {self.backend.precision}, "
+            f"{self.backend.num_threads} threads"
+        )
+        started = time.perf_counter()
+        first_tokens = self.done.num_tokens
+        compile_seconds = 0.0
+        left = max(0, self.total_tokens - first_tokens)
+        self.model.train()
+        with (
+            TrainLog(self.out, self.done.train_steps_done, self.settings.tensorboard) as log,
+            self.progress.bar(self.settings.label, left, "tokens") as bar,
+            self._signals(),
+        ):
+            clock = _Clock()
+            while self.done.train_steps_done < self.starts[-1]:
+                number = self.done.train_steps_done
+                before = self.done.num_tokens
+                line = self._train_step(number)
+                if number % self.settings.log_every == 0 or number + 1 in self.starts:
+                    log.train_step(line)
+                if number + 1 == 1 + (0 if self.resumed_from is None else number) and self.backend.compiled:
+                    compile_seconds = max(compile_seconds, time.perf_counter() - started)
+                self._show(bar, clock, log, line, self.done.num_tokens - before)
+                self._save_when_due(before)
+        self.model.eval()
+        seconds = time.perf_counter() - started
+        return self._report(seconds, compile_seconds, self.done.num_tokens - first_tokens)
+
+    def _resume(self) -> None:
+        warn = lambda text: self.progress.say(f"{self.settings.label}: warning: {text}")  # noqa: E731
+        checkpoint = newest_valid(self.out / "checkpoints", self.settings.order_fingerprint, warn)
+        if checkpoint is None:
+            return
+        tensors = checkpoint.tensors()
+        weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+        own = dict(self.model.named_parameters())
+        if {k: v.shape for k, v in weights.items()} != {k: v.shape for k, v in own.items()}:
+            raise InputError(
+                f"checkpoint {checkpoint.path} holds a model of another shape. Move it away to start a new run."
+            )
+        with torch.no_grad():
+            for name, parameter in own.items():
+                parameter.copy_(weights[name])
+        self.done, self.resumed_from, self.last_checkpoint = checkpoint.counters, checkpoint.name, checkpoint
+        number = self.done.train_steps_done
+        if number < self.starts[-1]:
+            index = self._phase_index(number)
+            self.optimizer = Optimizer(self.model, self.phases[index].optimizer)
+            at_fresh_start = number == self.starts[index] and self.phases[index].reset_optimizer
+            if not at_fresh_start:
+                prefix = "optimizer."
+                self.optimizer.load_state({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+        facts = self._facts()
+        changed = {k: (v, facts[k]) for k, v in checkpoint.manifest["facts"].items() if facts.get(k) != v}
+        if changed:
+            warn(f"this run goes on under other conditions ({changed}), so its last bits may differ from an undisturbed one.")
+        self.progress.say(f"{self.settings.label}: resumed from checkpoint {checkpoint.name} after {number:,} training steps")
+
+    def _phase_index(self, train_step: int) -> int:
+        return next(i for i in range(len(self.phases)) if train_step < self.starts[i + 1])
+
+    def _train_step(self, number: int) -> dict[str, Any]:
+        index = self._phase_index(number)
+        phase, local = self.phases[index], number - self.starts[index]
+        if self.optimizer is None or (local == 0 and phase.reset_optimizer):
+            self.optimizer = Optimizer(self.model, phase.optimizer)
+        lr = phase.schedule(local)
+        batches = phase.batch_at(local)
+        total, count, stats = self._accumulate(batches)
+        norm = self._divide_and_clip(count)
+        loss = total / count
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise DiglotError(
+                f"training step {number} of phase '{phase.name}' has loss {loss} and gradient norm {norm}; the weights were "
+                f"not touched. Lower the learning rate (it was {lr:.3g}) or look at its documents with `diglot batch`. "
+                f"Last checkpoint: {self.last_checkpoint.name if self.last_checkpoint else 'none'}."
+            )
+        self.optimizer.step(lr)
+        self._zero_grad()
+        self.done = Counters(
+            train_steps_done=number + 1, num_tokens=self.done.num_tokens + sum(num_tokens(batch) for batch in batches)
+        )
+        return {
+            "train_step": number,
+            "phase": phase.name,
+            "num_tokens": self.done.num_tokens,
+            "num_items": count,
+            "loss": loss,
+            **{name: value / count for name, value in stats.items()},
+            "learning_rate": lr,
+            "grad_norm": norm,
+        }
+
+    def _accumulate(self, batches: list[Batch]) -> tuple[float, int, dict[str, float]]:
+        """Sum losses, counts and gradients over the microbatches of a training step."""
+        total, count, stats = 0.0, 0, dict[str, float]()
+        for batch in batches:
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.backend.bf16):
+                losses = self.objective(self.model, batch)
+            losses.total.backward()  # type: ignore[no-untyped-call]
+            total += losses.total.item()
+            count += int(losses.count)
+            for name, value in losses.stats.items():
+                stats[name] = stats.get(name, 0.0) + float(value)
+        if count == 0:
+            raise InputError("a training step has no item to learn from: every target is masked. Check the batches.")
+        return total, count, stats
+
+    def _divide_and_clip(self, count: int) -> float:
+        """Turn summed gradients into those of the mean loss, scaled down to the clip norm; returns the norm before that."""
+        grads: list[Tensor] = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads))).item() / count
+        clip = self.settings.clip_norm
+        shrink = 1.0 if clip is None or norm <= clip else clip / norm
+        torch._foreach_mul_(grads, shrink / count)
+        return norm
+
+    def _zero_grad(self) -> None:
+        for parameter in self.model.parameters():
+            parameter.grad = None
+
+    def _show(self, bar: Bar, clock: _Clock, log: TrainLog, line: dict[str, Any], tokens: int) -> None:
+        speed = clock.tick(tokens)
+        bar.advance(tokens, f"loss {line['loss']:.3f}  {speed:,.0f} tokens/s  {line['phase']}")
+        if clock.due():
+            log.timing(
+                {
+                    "train_step": line["train_step"],
+                    "num_tokens": line["num_tokens"],
+                    "tokens_per_second": round(speed, 1),
+                    "seconds": round(clock.elapsed(), 3),
+                }
+            )
+
+    def _save_when_due(self, tokens_before: int) -> None:
+        if self.stop_signal is not None and self.done.train_steps_done < self.starts[-1]:
+            checkpoint = self._save("emergency")
+            name = signal.Signals(self.stop_signal).name
+            raise DiglotError(
+                f"stopped by {name} after training step {self.done.train_steps_done:,} of {self.starts[-1]:,}; checkpoint "
+                f"{checkpoint.name} is saved. Run the same command again to go on from it."
+            )
+        passed = lambda mark: tokens_before < mark <= self.done.num_tokens  # noqa: E731
+        every = self.settings.checkpoint_every_tokens
+        if self.done.train_steps_done in self.starts or any(map(passed, self.settings.release_tokens)):
+            self._save("release")  # ends of phases are what others want to start from
+        elif every is not None and tokens_before // every != self.done.num_tokens // every:
+            self._save("rolling")
+
+    def _save(self, retention: Retention) -> Checkpoint:
+        assert self.optimizer is not None
+        tensors = {f"model.{name}": parameter.detach() for name, parameter in self.model.named_parameters()}
+        tensors |= {f"optimizer.{name}": tensor for name, tensor in self.optimizer.state().items()}
+        folder = self.out / "checkpoints"
+        self.last_checkpoint = write_checkpoint(
+            folder,
+            checkpoint_name(self.done.num_tokens, self.total_tokens),
+            tensors,
+            counters=self.done,
+            retention=retention,
+            order_fingerprint=self.settings.order_fingerprint,
+            facts=self._facts(),
+        )
+        prune(folder, self.settings.keep_rolling)
+        return self.last_checkpoint
+
+    def _facts(self) -> dict[str, Any]:
+        """What can change the last bits of a result."""
+        return {
+            "precision": self.backend.precision,
+            "compiled": self.backend.compiled,
+            "num_threads": self.backend.num_threads,
+            "torch": torch.__version__,
+        }
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """A first SIGINT or SIGTERM lets the training step finish and saves; a second one acts as usual."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # only the main thread may set handlers
+            return
+
+        def note(number: int, frame: FrameType | None) -> None:
+            self.stop_signal = number
+            for which, handler in before.items():
+                signal.signal(which, handler)
+            self.progress.say(f"{self.settings.label}: stopping after this training step; a second signal stops at once.")
+
+        before = {which: signal.signal(which, note) for which in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for which, handler in before.items():
+                signal.signal(which, handler)
+
+    def _report(self, seconds: float, compile_seconds: float, tokens: int) -> TrainReport:
+        lines = read_lines(self.out / TRAIN)
+        losses = [line["loss"] for line in lines]
+        tail = losses[-max(1, len(losses) // 10) :]
+        return TrainReport(
+            num_train_steps=self.done.train_steps_done,
+            num_tokens=self.done.num_tokens,
+            final_loss=sum(tail) / len(tail),
+            phase_losses={line["phase"]: line["loss"] for line in lines},
+            resumed_from=self.resumed_from,
+            seconds=seconds,
+            compile_seconds=compile_seconds,
+            tokens_per_second=tokens / seconds if tokens else 0.0,
+            num_threads=self.backend.num_threads,
+            precision=self.backend.precision,
+            compiled=self.backend.compiled,
+            notes=self.backend.notes,
+        )
+
+
+class _Clock:
+    """Speed over the last training steps, and when to write it down."""
+
+    def __init__(self) -> None:
+        self._start = self._last = self._noted = time.perf_counter()
+        self._speed = 0.0
+
+    def tick(self, tokens: int) -> float:
+        now = time.perf_counter()
+        speed = tokens / max(now - self._last, 1e-9)
+        self._speed = speed if self._speed == 0.0 else 0.9 * self._speed + 0.1 * speed
+        self._last = now
+        return self._speed
+
+    def due(self) -> bool:
+        if self._last - self._noted < SECONDS_BETWEEN_TIMINGS:
+            return False
+        self._noted = self._last
+        return True
+
+    def elapsed(self) -> float:
+        return self._last - self._start

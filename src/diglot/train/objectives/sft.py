@@ -1,0 +1,66 @@
+"""Supervised fine-tuning: next-token loss on what the assistant says, and on nothing else.
+
+Sequences are padded on the right. Under a causal mask no real token sees padding, so a batch needs no attention mask
+and a conversation's loss does not depend on its neighbours. Only positions with a target pay for the output projection.
+Shapes: B sequences, T tokens, N positions with a target, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (its usual name)
+from torch import Tensor
+
+from diglot.core.errors import ConfigError
+from diglot.model.decoder import Decoder
+from diglot.train.loop import IGNORE, Batch, ItemLosses
+
+
+class TargetLogprobs(NamedTuple):
+    logprobs: Tensor  # [N], log p(target) in nats, in reading order
+    rows: Tensor  # [N], the sequence each belongs to
+    is_best: Tensor  # [N], whether the target was the likeliest token
+
+
+def target_logprobs(model: Decoder, input_ids_BT: Tensor, targets_BT: Tensor) -> TargetLogprobs:
+    """Log-probabilities of the targets that are not ignored."""
+    hidden_BTD = model.hidden(input_ids_BT)
+    rows_N, columns_N = torch.nonzero(targets_BT != IGNORE, as_tuple=True)
+    targets_N = targets_BT[rows_N, columns_N]
+    logits_NV = model.lm_head(hidden_BTD[rows_N, columns_N]).float()
+    logprobs_N = -F.cross_entropy(logits_NV, targets_N, reduction="none")
+    return TargetLogprobs(logprobs_N, rows_N, logits_NV.detach().argmax(dim=-1) == targets_N)
+
+
+def sft(model: Decoder, batch: Batch) -> ItemLosses:
+    """Summed loss in nats over assistant tokens; an item is a token. Equals `next_token` where no target is ignored."""
+    found = target_logprobs(model, batch["input_ids"], batch["targets"])
+    loss = -found.logprobs.sum()
+    return ItemLosses(loss, len(found.logprobs), {"correct_tokens": found.is_best.float().sum()})
+
+
+def collate(
+    ids: Sequence[Sequence[int]], is_response: Sequence[Sequence[bool]], *, pad_id: int, max_tokens: int
+) -> dict[str, Tensor]:
+    """Rendered conversations -> `input_ids` and `targets`, int64 [B, T], padded on the right to the longest.
+
+    A target is the next token where that token is part of a response, else IGNORE. Conversations longer than
+    `max_tokens` are cut at the end.
+    Raises: ConfigError when a conversation keeps no target, as an answer that starts behind the cut does.
+    """
+    lengths = [min(len(row), max_tokens + 1) - 1 for row in ids]
+    input_ids = torch.full((len(ids), max(lengths)), pad_id, dtype=torch.int64)
+    targets = torch.full_like(input_ids, IGNORE)
+    for i, (row, mask, length) in enumerate(zip(ids, is_response, lengths, strict=True)):
+        input_ids[i, :length] = torch.tensor(row[:length])
+        learned = torch.tensor(mask[1 : length + 1])
+        if not learned.any():
+            raise ConfigError(
+                f"a conversation of {len(row)} tokens has no answer within max_tokens = {max_tokens}. "
+                "Leave it out or raise max_tokens."
+            )
+        targets[i, :length] = torch.where(learned, torch.tensor(row[1 : length + 1]), IGNORE)
+    return {"input_ids": input_ids, "targets": targets}

@@ -1,0 +1,44 @@
+"""The settings of an optimizer, readable without loading torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from diglot.core.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """What updates the weights. The phase's schedule gives the learning rate, which the ratios multiply.
+
+    kind: `adamw`, or `muon`: Muon for the matrices inside the layers, AdamW for embeddings, head, norms and biases.
+    weight_decay: decoupled, times the learning rate; on matrices only, not on embeddings, norms and biases.
+    embed_lr_ratio, head_lr_ratio: learning rate of the token embeddings and of the output matrix / the schedule's. A tied
+        matrix counts as embeddings.
+    muon_lr_ratio: learning rate of Muon's matrices / the schedule's.
+    muon_iterations: Newton-Schulz iterations; 5 bring the singular values near enough to 1.
+    """
+
+    kind: Literal["adamw", "muon"] = "adamw"
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-8
+    weight_decay: float = 0.1
+    embed_lr_ratio: float = 1.0
+    head_lr_ratio: float = 1.0
+    muon_lr_ratio: float = 1.0
+    muon_momentum: float = 0.95
+    muon_iterations: int = 5
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("adamw", "muon"):
+            raise ConfigError(f"optimizer kind '{self.kind}' is not known. Known: adamw, muon.")
+        for name in ("beta1", "beta2", "muon_momentum"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name} = {getattr(self, name)}, but a moving average needs a value in [0, 1).")
+        for name in ("weight_decay", "embed_lr_ratio", "head_lr_ratio", "muon_lr_ratio"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ConfigError(f"{name} = {getattr(self, name)} is not a number from 0 up.")
+        if self.eps <= 0 or self.muon_iterations < 1:
+            raise ConfigError("eps lies above 0 and muon_iterations is at least 1.")

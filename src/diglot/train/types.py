@@ -1,0 +1,105 @@
+"""The words between the training loop, its objectives and its phases.
+
+Shape legend: B sequences, T tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from torch import Tensor
+
+from diglot.core.errors import ConfigError
+from diglot.model.decoder import Decoder
+from diglot.train.optimizer_config import OptimizerConfig
+
+IGNORE = -100  # a target that is not learned from: prompt, padding
+
+Batch = Mapping[str, Tensor]
+"""One microbatch: at least `input_ids` int64 [B, T] and `targets` int64 [B, T] with IGNORE; objectives may add keys.
+Where rows are padded, `attention_mask` bool [B, T] is true for real tokens."""
+
+
+class ItemLosses(NamedTuple):
+    """What an objective found in one microbatch. Sums, never means: the loop divides by the count of the whole batch."""
+
+    total: Tensor  # scalar, sum of the losses of all items in nats, differentiable
+    count: int | Tensor  # how many items (tokens, pairs) the sum is over
+    stats: Mapping[str, Tensor]  # further sums for the log, detached; logged divided by the same count
+
+
+Objective = Callable[[Decoder, Batch], ItemLosses]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """A stretch of training with its own batches, schedule and optimizer.
+
+    batch_at: phase-local training step n -> its microbatches; a pure function, so that a resumed run reads the same.
+    schedule: phase-local training step -> learning rate.
+    reset_optimizer: start with fresh optimizer state; otherwise the state of the phase before goes on.
+    """
+
+    name: str
+    num_train_steps: int
+    batch_at: Callable[[int], list[Batch]]
+    schedule: Callable[[int], float]
+    optimizer: OptimizerConfig
+    reset_optimizer: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopSettings:
+    """How a run is carried out. Only `precision`, `compile` and `num_threads` can touch the last bits of its result.
+
+    order_fingerprint: names the data and its order; a checkpoint with another one is refused.
+    precision: `auto` takes bfloat16 autocast where the CPU multiplies it in hardware, float32 elsewhere.
+    compile: `auto` compiles when the run is long enough to win back the compiler's time and a C++ compiler is there.
+    checkpoint_every_tokens: None saves only at the end and on a signal.
+    keep_rolling: keep this many of the newest rolling checkpoints; None deletes nothing.
+    release_tokens: the first checkpoint at or after each of these token counts is never deleted.
+    """
+
+    order_fingerprint: str
+    label: str = "train"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: Literal["auto", "on", "off"] = "auto"
+    clip_norm: float | None = 1.0
+    log_every: int = 10
+    checkpoint_every_tokens: int | None = None
+    keep_rolling: int | None = None
+    release_tokens: tuple[int, ...] = field(default=())
+    num_threads: int | None = None
+    tensorboard: bool = True
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("auto", "fp32", "bf16"):
+            raise ConfigError(f"precision '{self.precision}' is not known. Known: auto, fp32, bf16.")
+        if self.compile not in ("auto", "on", "off"):
+            raise ConfigError(f"compile '{self.compile}' is not known. Known: auto, on, off.")
+        if self.log_every < 1 or (self.checkpoint_every_tokens is not None and self.checkpoint_every_tokens < 1):
+            raise ConfigError("log_every and checkpoint_every_tokens count from 1. Leave the latter out to switch it off.")
+        if self.keep_rolling is not None and self.keep_rolling < 1:
+            raise ConfigError("keep_rolling is at least 1: with none, a kill would lose the run. Leave it out to keep all.")
+        if self.clip_norm is not None and self.clip_norm <= 0:
+            raise ConfigError(f"clip_norm = {self.clip_norm} would stop all learning. Set it above 0, or to null.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainReport:
+    """What a run did. Times and speeds cover this process only, not the part before a resume."""
+
+    num_train_steps: int
+    num_tokens: int
+    final_loss: float  # mean of the last tenth of the logged losses, nats per item
+    phase_losses: Mapping[str, float]  # loss of the last training step of each phase
+    resumed_from: str | None  # name of the checkpoint
+    seconds: float
+    compile_seconds: float
+    tokens_per_second: float
+    num_threads: int
+    precision: str
+    compiled: bool
+    notes: tuple[str, ...]  # decisions a reader should know, for example why nothing was compiled

@@ -1,0 +1,222 @@
+"""Policies: reading them, judging by them, and that each rule of both fires on its own bad example and on no clean one."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import yaml
+
+from diglot.core.errors import ConfigError
+from diglot.corpus.policy import Rule, load_policy, parse_policy, policy_names
+from diglot.corpus.signals import FAMILIES
+from diglot.corpus.signals.attributes import measure
+
+ENGLISH = """Installing a package
+
+A package is a file that holds the programs and the documentation of one piece of software. Before anything is
+installed, the package manager reads the list of packages that its sources offer, works out which others are needed,
+and asks whether it should go on.
+
+• Open a terminal as the administrator of the machine.
+• Update the list, so that you do not get an old version.
+• Give the name of the package, and wait until the prompt returns.
+
+If something fails on the way, nothing is lost: run the same command again, and it continues where it stopped. Files
+that you changed yourself are kept, unless you say otherwise. "Which version do I have?" is a question that the manager
+answers at any time.
+"""
+SIMPLIFIED = """安装软件包
+
+软件包是一个文件，其中包含一个软件的程序和文档。安装之前，软件包管理器会读取软件源提供的列表，判断还需要哪些其他的包，并询问是否继续。
+
+• 以管理员身份打开终端。
+• 更新列表，以免得到旧版本。
+• 输入名称，然后等待提示符返回。
+
+如果中途出错，不会丢失任何内容：再次运行同一条命令，它会从停止的地方继续。您自己修改过的文件将被保留，除非另有说明。“我用的是哪个版本？”这个问题随时可以得到回答。
+"""
+TRADITIONAL = """安裝套件
+
+套件是一個檔案，其中包含一個軟體的程式和說明文件。安裝之前，套件管理程式會讀取軟體來源提供的清單，判斷還需要哪些其他的套件，並詢問是否繼續。
+
+• 以管理員身分開啟終端機。
+• 更新清單，以免得到舊版本。
+• 輸入名稱，然後等待提示符號出現。
+
+如果中途出錯，不會遺失任何內容：再次執行同一個指令，它會從停止的地方繼續。您自己修改過的檔案將被保留，除非另有說明。「我用的是哪個版本？」這個問題隨時可以得到回答。
+"""
+CLEAN = {"en": ENGLISH, "zh-Hans": SIMPLIFIED, "zh-Hant": TRADITIONAL}
+
+PASSAGE = " ".join(ENGLISH.split("\n")[2:5]) + " "  # 56 different words, nearly
+WORDS = [w.strip(".,:") for w in ENGLISH.split() if w.isalpha()]
+NUMBERED = "".join(f"Step {n} of the list is done by {w} and then with {v}.\n" for n, (w, v) in enumerate(zip(WORDS, WORDS[7:], strict=False)))
+
+BAD = {
+    "matrix-en": {
+        "num_units": "See the page on packages, and then the one on sources.",
+        "num_chars": "To be or not to be, that is the question. " * 2,
+        "num_sentences": " ".join(WORDS),
+        "lang_score": "qwx zzkj bnm, vfgh to the rtzu plmk and wsx. Edc rfv tgb und hier le monde est да нет ok. " + "xkcd jq. " * 9,
+        "cjk_share": ENGLISH + SIMPLIFIED,
+        "mean_unit_chars": ENGLISH + " ".join("QmFzZTY0ZW5jb2RlZGRhdGE" * 3 + str(n) for n in range(20)),
+        "letterless_share": ENGLISH + " | ".join(str(n) for n in range(90)),
+        "mixed_unit_share": ENGLISH + " ".join(f"file_{n}.txt" for n in range(60)),
+        "number_unit_share": ENGLISH + " ".join(str(n * 37) for n in range(80)),
+        "all_caps_share": ENGLISH + " ".join(w.upper() for w in WORDS[:30]),
+        "stop_words_en": " ".join(w for w in WORDS if len(w) > 4) + ". Cheap shoes. " * 3,
+        "hash_ratio": ENGLISH + " ".join(f"#{w}" for w in WORDS[:40]),
+        "ellipsis_ratio": "... ".join(WORDS),
+        "ellipsis_line_share": "\n".join(" ".join(WORDS[n : n + 9]) + " ..." for n in range(0, len(WORDS), 9)),
+        "bullet_line_share": "\n".join("- " + " ".join(WORDS[n : n + 6]) for n in range(0, len(WORDS), 6)),
+        "curly_share": ENGLISH + "function(){if(a){b()}else{c()}} " * 6,
+        "lorem_ipsum": ENGLISH + "Lorem ipsum dolor sit amet.",
+        "read_more_share": "\n".join(" ".join(WORDS[n : n + 9]) + ". Read more »" for n in range(0, len(WORDS), 9)),
+        "num_punctuation": " ".join(WORDS),
+        "unit_entropy": "the cat and the dog with that cat. " * 30,
+        "unique_unit_share": "the cat and the dog with that cat. " * 30,
+        "duplicate_line_share": ENGLISH + "Home\nHelp\n" * 20,
+        "duplicate_line_char_share": ENGLISH + (WORDS[0] + " to the main page of the manual\n") * 12,
+        "top_2gram_share": ENGLISH + "cheap shoes and " * 40,
+        "top_3gram_share": ENGLISH + "buy cheap shoes " * 40,
+        "top_4gram_share": ENGLISH + "buy cheap shoes here " * 40,
+        **{f"duplicate_{n}gram_share": PASSAGE * 2 + ENGLISH for n in range(5, 11)},
+    },
+    "matrix-zh": {
+        "num_chars": "请参阅软件包页面。然后继续。",
+        "num_sentences": SIMPLIFIED.replace("。", "，").replace("？", "，").replace("！", "，"),
+        "lang_score": "Übersicht 概述 résumé précédent, 函数 (Value) returns a date 示例: Sub Beispiel 返回 les données",
+        "cjk_share": SIMPLIFIED + ENGLISH * 2,
+        "bracket_share": SIMPLIFIED + "【限时特价全场包邮】" * 8,
+        "mean_unit_chars": "软件包。安装。" + " ".join("QmFzZTY0ZW5jb2RlZGRhdGE" * 3 + str(n) for n in range(20)),
+        "hash_ratio": SIMPLIFIED + "#安装" * 30,
+        "ellipsis_ratio": "软件……安装……列表……文件……终端……版本……" * 2,
+        "digit_share": SIMPLIFIED + " ".join(str(13800000000 + n * 977) for n in range(20)),
+        "read_more_share": "软件包管理器的新版本 查看更多\n安装程序询问语言 查看更多\n网络配置的方法 展开\n备份您的文件。结束。",
+        "bullet_line_share": "\n".join("• " + line for line in SIMPLIFIED.split("。")),
+        "num_punctuation": "".join(c for c in SIMPLIFIED if c.isalpha()),
+        "unique_unit_share": "安装软件包的方法如下。" * 60,
+        "unit_entropy": "哈哈哈哈嘿嘿嘿嘿。" * 12,
+        "lorem_ipsum": SIMPLIFIED + "Lorem ipsum dolor sit amet.",
+        "duplicate_line_char_share": SIMPLIFIED + "返回首页并查看本手册的目录\n" * 12,
+        "top_2gram_share": SIMPLIFIED + "特价的" * 60,
+        "top_3gram_share": SIMPLIFIED + "买特价的" * 60,
+        "top_4gram_share": SIMPLIFIED + "买特价鞋的" * 60,
+        **{f"duplicate_{n}gram_share": SIMPLIFIED * 3 for n in range(5, 11)},
+    },
+}
+
+
+def columns_of(*texts):
+    """All signals of some texts, as the annotate step measures them."""
+    array = pa.array(texts, pa.large_string())
+    tables = {name: measure(array, name) for name in FAMILIES}
+    return {name: column.to_numpy(zero_copy_only=False) for table in tables.values() for name, column in table.items()}
+
+
+def objecting(policy, text):
+    objections = policy.objections(columns_of(text))[:, 0]
+    return [rule.name for rule, against in zip(policy.rules, objections, strict=True) if against]
+
+
+def test_every_policy_and_every_rule_has_a_bad_example():
+    assert set(BAD) == set(policy_names())
+    for name, examples in BAD.items():
+        assert set(examples) == {rule.name for rule in load_policy(name).rules}
+
+
+@pytest.mark.parametrize(("name", "rule"), [(name, rule) for name, rules in BAD.items() for rule in rules])
+def test_a_rule_objects_to_its_bad_example(name, rule):
+    assert rule in objecting(load_policy(name), BAD[name][rule])
+
+
+@pytest.mark.parametrize(
+    ("name", "language"), [(name, language) for name in BAD for language in load_policy(name).languages]
+)
+def test_a_clean_page_is_kept_in_each_language_that_a_policy_claims(name, language):
+    assert objecting(load_policy(name), CLEAN[language]) == []
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_value_equal_to_a_limit_is_kept_and_the_next_one_is_dropped(name):
+    for rule in load_policy(name).rules:
+        inside = {signal: low if low is not None else high for signal, (low, high) in rule.when.items()}
+        for limit, away in ((rule.drop_below, -np.inf), (rule.drop_above, np.inf)):
+            if limit is not None:
+                value = np.array([limit, np.nextafter(np.float32(limit), np.float32(away))], np.float32)
+                columns = {s: np.full(2, v, np.float32) for s, v in inside.items()} | {rule.signal: value}
+                assert rule.objects(columns).tolist() == [False, True]
+
+
+def test_a_rule_with_when_leaves_other_documents_alone():
+    rule = Rule(signal="num_units", drop_below=5, when={"num_chars": (10, None)}, why="x", source="y")
+    columns = {"num_units": np.array([1, 1], np.float32), "num_chars": np.array([9, 10], np.float32)}
+    assert rule.objects(columns).tolist() == [False, True]
+    assert rule.limits() == "num_units < 5 where num_chars is 10..any"
+
+
+def test_a_policy_reads_only_the_columns_of_its_rules():
+    policy = parse_policy(minimal(), "here")
+    assert policy.columns_by_family() == {"quality": ["num_units"]}
+    objections = policy.objections({"num_units": np.array([1, 50, 99], np.float32)})
+    assert objections.tolist() == [[True, False, False]]
+
+
+def minimal(**changes):
+    rule = {"signal": "num_units", "drop_below": 50, "why": "stubs", "source": "ours"}
+    return {
+        "policy": "p",
+        "languages": ["en"],
+        "about": "a",
+        "source": "s",
+        "rules": [{**rule, **changes.pop("rule", {})}],
+        **changes,
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (minimal(rule={"drop_abvoe": 3}), "unknown key 'drop_abvoe' in rule 1 of policy here; did you mean 'drop_above'"),
+        (minimal(rule={"signal": "num_unit"}), "unknown signal 'num_unit'.*did you mean 'num_units'"),
+        (minimal(rule={"drop_below": "many"}), "drop_below in rule 1 of policy here is 'many'.*a number"),
+        (minimal(rule={"drop_below": True}), "must be a number"),
+        (minimal(rule={"drop_above": 3}), "every document"),
+        (minimal(rule={"when": {"num_chars": 5}}), r"\[lowest, highest\]"),
+        (minimal(rule={"why": ""}), "set why and source"),
+        (minimal(rule={"why": 3}), "must be a text"),
+        (minimal(rules=[]), "has no rules"),
+        (minimal(rules={"a": 1}), "must be a list"),
+        (minimal(rules=[{"signal": "num_units", "why": "w", "source": "s"}]), "neither drop_below nor drop_above"),
+        (minimal(rules=[{"drop_below": 1}]), "lacks the key 'signal'"),
+        (minimal(rules=minimal()["rules"] * 2), "two rules called 'num_units'"),
+        (minimal(langauges=["en"]), "unknown key 'langauges'.*did you mean 'languages'"),
+        (minimal(languages="en"), "languages in policy here is 'en'.*list"),
+        ([1], "instead of a mapping"),
+    ],
+)
+def test_a_faulty_policy_is_refused_with_the_place_and_the_remedy(content, message):
+    with pytest.raises(ConfigError, match=message):
+        parse_policy(content, "here")
+
+
+def test_policies_come_by_name_or_from_a_file_beside_the_recipe(tmp_path):
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(minimal()), encoding="utf-8")
+    assert load_policy("mine.yaml", tmp_path).rules[0].drop_below == 50
+    with pytest.raises(ConfigError, match="did you mean 'matrix-en'"):
+        load_policy("matrix-eng")
+    with pytest.raises(ConfigError, match="no policy file"):
+        load_policy("other.yaml", tmp_path)
+    (tmp_path / "bad.yaml").write_text("rules: [", encoding="utf-8")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        load_policy("bad.yaml", tmp_path)
+
+
+def test_explanations_do_not_decide_and_limits_do():
+    policy = load_policy("matrix-en")
+    reworded = [dataclasses.replace(rule, why="other words") for rule in policy.rules]
+    assert dataclasses.replace(policy, about="x", rules=tuple(reworded)).deciding() == policy.deciding()
+    first = dataclasses.replace(policy.rules[0], drop_below=51)
+    assert dataclasses.replace(policy, rules=(first, *policy.rules[1:])).deciding() != policy.deciding()

@@ -1,0 +1,95 @@
+"""Every signal has a worked example, answers on an empty text, and stays in its range. A new signal needs a line here."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from diglot.core.errors import ConfigError
+from diglot.corpus.signals import FAMILIES, SIGNALS, definition, family
+
+SHARES = [name for name in SIGNALS if name.endswith("_share")]
+
+# signal -> texts with the value worked by hand
+EXAMPLES = {
+    "num_chars": [("a b\n字 。", 4)],
+    "num_units": [("One, two 三四 -- 5.", 5)],
+    "num_lines": [("a\n\n b\r\n \n", 2)],
+    "num_sentences": [("One. Two? 三。rest", 4)],
+    "mean_unit_chars": [("ab abcd 字", 7 / 3)],
+    "letterless_share": [("one 2 | three", 2 / 4), ("一二三", 0)],
+    "mixed_unit_share": [("well-known don't a_b v2 7 字", 3 / 6)],
+    "number_unit_share": [("1 2.5 three 4th", 2 / 4)],
+    "all_caps_share": [("I AM NOT here X1", 2 / 5)],
+    "stop_words_en": [("The cat and THE dog, to be", 4), ("thee there band", 0)],
+    "cjk_share": [("abc 你好", 2 / 3)],
+    "hash_ratio": [("#one ## two", 2 / 2)],
+    "ellipsis_ratio": [("a... b…… c.. 。。。", 3 / 3)],
+    "curly_share": [("{a} b", 2 / 4)],
+    "bracket_share": [("【热卖】好货【x y】", 4 / 10)],
+    "digit_share": [("ab 12 字。", 2 / 5)],
+    "num_punctuation": [("a, b。“c”", 4)],
+    "lorem_ipsum": [("Lorem ipsum dolor. LOREM IPSUM", 2)],
+    "ellipsis_line_share": [("a...\nb\n\nc…\nd..", 2 / 4)],
+    "bullet_line_share": [("• a\n  - b\n-c\n* d", 3 / 4)],
+    "read_more_share": [("News\nRead more...\n查看更多 >>\nend", 2 / 4)],
+    "stop_line_share": [("Done.\nHead\n“完。”\nNote:", 2 / 4)],
+    "unique_unit_share": [("a b a a", 2 / 4)],
+    "unit_entropy": [("a b a b", math.log(2)), ("a a", 0)],
+    "duplicate_line_share": [("a\nb\na\na", 2 / 4)],
+    "duplicate_line_char_share": [("aa\nbbbb\naa", 2 / 8)],
+    "top_2gram_share": [("a b c a b d", 4 / 6), ("a a a a", 1), ("a b c", 0), ("x y x y long1 long2 long1 long2", 20 / 24)],
+    "top_3gram_share": [("a b c x a b c y", 6 / 8)],
+    "top_4gram_share": [("春眠不觉晓春眠不觉", 8 / 9)],
+    "duplicate_5gram_share": [("a b c d e x a b c d e y", 10 / 12), ("a b c d e a b c d", 0)],
+    "duplicate_6gram_share": [("a b c d e f x a b c d e f y", 12 / 14)],
+    "duplicate_7gram_share": [("a b c d e f g x a b c d e f g y", 14 / 16)],
+    "duplicate_8gram_share": [("a b c d e f g h x a b c d e f g h y", 16 / 18)],
+    "duplicate_9gram_share": [("a b c d e f g h i x a b c d e f g h i y", 18 / 20)],
+    "duplicate_10gram_share": [("a b c d e f g h i j x a b c d e f g h i j y", 20 / 22)],
+    "lang_score": [("12345", 0)],
+}
+
+
+def test_every_signal_has_an_example_and_every_example_a_signal():
+    assert set(EXAMPLES) == set(SIGNALS)
+
+
+@pytest.mark.parametrize(("name", "text", "value"), [(n, t, v) for n, cases in EXAMPLES.items() for t, v in cases])
+def test_the_value_worked_by_hand(name, text, value):
+    assert definition(name)(text) == pytest.approx(value)
+
+
+@pytest.mark.parametrize("name", SIGNALS)
+def test_an_empty_and_a_blank_text_have_the_value_zero(name):
+    assert definition(name)("") == 0
+    assert definition(name)(" \r\n\t\u3000") == 0
+
+
+@pytest.mark.parametrize("name", SHARES)
+def test_a_share_lies_between_zero_and_one(name):
+    for text in ("a", "字", "...", "#{}【】", "- read more...", "a a a a a a a a a a a a", "1\n1\n1", "THE THE"):
+        assert 0 <= definition(name)(text) <= 1
+
+
+@pytest.mark.parametrize("name", SIGNALS)
+def test_a_signal_says_what_it_measures_and_where_it_comes_from(name):
+    function = definition(name)
+    text = getattr(function, "func", function).__doc__
+    assert text.strip()
+    assert any(word in text for word in ("Source:", "No rule of ours uses it"))
+
+
+def test_families_do_not_share_a_signal_and_an_unknown_one_gets_a_suggestion():
+    assert sum(map(len, FAMILIES.values())) == len(SIGNALS)
+    assert family("unit_entropy") == "repetition"
+    with pytest.raises(ConfigError, match="did you mean 'num_units'"):
+        definition("num_unit")
+
+
+def test_a_paragraph_given_ten_times_is_found_by_every_ngram_signal():
+    paragraph = Path(__file__).read_text()[:300].replace("\n", " ")
+    for n in range(5, 11):
+        assert definition(f"duplicate_{n}gram_share")("\n".join([paragraph] * 10)) > 0.99

@@ -1,0 +1,219 @@
+"""The report: facts that add up, a page that stands alone, and nothing on it for a step that was not run."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from diglot.core.storage import read_json, write_json
+from diglot.ledger.artifact import Artifact
+from diglot.steps.evaluate import STEP as EVALUATE
+from diglot.steps.index import STEP as INDEX
+from diglot.steps.report import STEP as REPORT
+from diglot.steps.report_page import charts, corpus_facts
+from diglot.steps.report_page.charts import Dot, Line
+from diglot.steps.report_page.page import bytes_text, render
+from handmade_corpus import run_step
+from small_store import conversations, packed, random_model
+
+EVALUATION = {"max_answers": 3, "max_new_tokens": 8, "num_continuations": 1, "max_tokens": 1500, "context": 64}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module")
+def inputs(store):
+    """An evaluation of everything and an index."""
+    pack, tokenizer = packed(store)
+    base = random_model(store, "pretrain", {"tokens": pack}, tokenizer, seed=1)
+    chat = random_model(store, "finetune", {"from": base}, tokenizer, seed=2)
+    given = {"from": base, "tokens": pack, "chat": chat, "conversations": conversations(store, pack)}
+    evaluation = run_step(EVALUATE, store / "evaluate" / "evaluate-0", inputs=given, **EVALUATION)
+    # What a random model writes stands nowhere; a sentence of the corpus does, so that traces are seen on the page.
+    samples = read_json(evaluation.path / "samples.json")
+    samples[0]["answer"] = "A package is a file that holds the programs. <script>alert(1)</script>"
+    write_json(evaluation.path / "samples.json", samples)
+    return {"from": evaluation, "index": run_step(INDEX, store / "index" / "index-0", inputs={"from": pack})}
+
+
+@pytest.fixture(scope="module")
+def report(store, inputs):
+    return run_step(REPORT, store / "report" / "report-0", inputs=inputs, title="A small recipe")
+
+
+@pytest.fixture(scope="module")
+def facts(report):
+    return read_json(report.path / "report.json")
+
+
+@pytest.fixture(scope="module")
+def page(report):
+    return (report.path / "report.html").read_text()
+
+
+class Tags(HTMLParser):
+    """Every start tag with its attributes, and a check that tags are closed in order."""
+
+    VOID = ("meta", "br", "link", "img", "hr", "input", "path", "rect", "circle", "polyline")
+
+    def __init__(self):
+        super().__init__()
+        self.found, self.open = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def tags(page):
+    parser = Tags()
+    parser.feed(page)
+    assert not parser.open
+    return parser.found
+
+
+def test_the_funnel_sums_exactly_in_every_language_and_the_page_says_so(facts, page):
+    funnel = facts["funnel"]
+    assert funnel["total"]["ingested"] == 126
+    for counts in [*funnel["languages"].values(), funnel["total"]]:
+        assert counts["ingested"] == counts["kept"] + sum(counts[stage] for stage in corpus_facts.STAGES)
+    assert "126 ingested = 120 kept + 6 in other languages" in page
+
+
+def test_the_page_needs_no_other_file_host_or_script(page):
+    for tag, attributes in tags(page):
+        assert tag not in ("script", "link", "img", "iframe", "object", "embed")
+        assert "src" not in attributes
+        assert not any(name.startswith("on") for name in attributes)
+    assert "url(" not in page
+    assert "@import" not in page
+
+
+def test_links_on_the_page_lead_to_places_that_exist(page):
+    found = tags(page)
+    ids = [attributes["id"] for _, attributes in found if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    inside = {attributes["href"][1:] for _, attributes in found if attributes.get("href", "").startswith("#")}
+    assert inside
+    assert inside <= set(ids)
+
+
+def test_what_a_model_writes_is_text_and_not_markup(page):
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_a_traced_sentence_names_its_document_address_and_training_steps(facts, page):
+    sample = facts["samples"][0]
+    assert "".join(piece["text"] for piece in sample["pieces"]) == sample["answer"]
+    (span,) = [span for span in sample["spans"] if "package is a file that holds" in span["text"]]
+    document = span["documents"][0]
+    assert document["url"].startswith("file:///usr/share/doc/")
+    assert document["train_steps"]
+    assert f'<a href="{document["url"]}">' in page
+    assert f"read at training step {document['train_steps'][0]}" in page
+    assert sample["traced_share"] > 0.4
+
+
+def test_control_characters_are_shown_and_not_sent(facts):
+    changed = {**facts, "title": "bell\x07 and return\r"}
+    page = render(changed)
+    assert "bell␇ and return␍" in page
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f]", page)
+
+
+def test_chinese_text_is_marked_as_chinese(page):
+    assert any(attributes.get("lang") == "zh-Hans" for _, attributes in tags(page))
+
+
+def test_scores_stand_beside_the_ngram_models_with_their_intervals(facts, page):
+    english = facts["scores"]["bits_per_byte"]["en"]
+    assert {record["model"] for record in english} == {"base", "chat", "ngram-2", "ngram-3", "ngram-5"}
+    assert all(record["low"] <= record["value"] <= record["high"] for record in english)
+    assert "trigram" in page
+
+
+def test_tokens_read_by_each_phase_are_those_of_the_plan(facts):
+    tokens = facts["tokens"]
+    assert [phase["name"] for phase in tokens["phases"]] == ["fundamental", "decay"]
+    assert sum(stream["phases"][0] for stream in tokens["streams"]) == 100 * 4 * 64
+    assert sum(stream["phases"][1] for stream in tokens["streams"]) == 10 * 4 * 64
+
+
+def test_cost_is_the_sum_of_all_manifests(facts, inputs):
+    steps = [node["step"] for node in facts["lineage"]["nodes"]]
+    assert len(steps) == len(set(steps)) == 11
+    assert facts["cost"]["flops"] == 6 * 110 * 256 * sum(run["num_parameters"] for run in facts["training"])
+
+
+def test_lineage_lists_inputs_before_results(facts):
+    order = [node["id"] for node in facts["lineage"]["nodes"]]
+    assert facts["lineage"]["edges"]
+    for above, below in facts["lineage"]["edges"]:
+        assert order.index(above) < order.index(below)
+
+
+def test_the_page_is_drawn_from_report_json_alone(report, page):
+    assert render(read_json(report.path / "report.json")) == page
+
+
+def test_sections_of_steps_that_were_not_run_are_absent(store, inputs):
+    base = Artifact(store / "pretrain" / "pretrain-0")
+    pack = Artifact(store / "pack" / "pack-0")
+    evaluation = run_step(EVALUATE, store / "evaluate" / "alone", inputs={"from": base, "tokens": pack}, **EVALUATION)
+    alone = run_step(REPORT, store / "report" / "alone", inputs={"from": evaluation})
+    page = (alone.path / "report.html").read_text()
+    assert "Fine-tuning" not in page
+    assert "chat model" not in page
+    assert "verbatim" not in page  # nothing is said about traces without an index
+    tags(page)
+
+
+def test_empty_pages_and_policy_rules_have_stages_of_their_own():
+    stages = [corpus_facts._stage(rule) for rule in ("unmeasured", "empty", "language", "num_units", "near_duplicate")]
+    assert stages == ["empty", "empty", "language", "rules", "near_duplicate"]
+
+
+def test_a_line_chart_draws_every_point_inside_its_frame():
+    svg = charts.line_chart(
+        [Line(name="loss", css="en", x=[0, 5, 10], y=[3.0, 2.0, 1.5])], x_label="tokens", y_label="loss"
+    )
+    points = re.search(r'points="([^"]+)"', svg).group(1).split()
+    places = [tuple(map(float, point.split(","))) for point in points]
+    assert len(places) == 3
+    assert all(0 <= x <= charts.WIDTH and 0 <= y <= 220 for x, y in places)
+    assert places[0][1] < places[1][1] < places[2][1]  # a falling loss goes down on the page
+
+
+def test_dots_lie_on_their_axis_and_whiskers_around_them():
+    dot = Dot(label="trigram", css="", value=1.5, low=1.2, high=1.8)
+    svg = charts.dot_whisker([dot], x_label="bits per byte", low=1.0, high=2.0)
+    x = float(re.search(r'cx="([\d.]+)"', svg).group(1))
+    left, right = map(float, re.search(r'class="whisker " d="M([\d.]+) [\d.]+H([\d.]+)"', svg).groups())
+    assert left < x < right
+    assert x - left == pytest.approx(right - x, abs=0.2)
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (69_000, "69 kB"), (138e6, "138 MB")]
+)
+def test_bytes_are_written_for_people(count, text):
+    assert bytes_text(count) == text
+
+
+def test_the_facts_are_plain_json(facts):
+    assert json.loads(json.dumps(facts)) == facts
