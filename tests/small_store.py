@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import math
 import random
 from pathlib import Path
 
-from diglot.core.storage import write_json, write_text
+from diglot.core.storage import write_json
 from diglot.corpus.compose.conversation import Conversation, ask, write_conversations
-from diglot.corpus.pack import PackedTokens
 from diglot.generate.chat import write_template
 from diglot.ledger.artifact import Artifact
 from diglot.model.decoder import Decoder, DecoderConfig
 from diglot.model.files import save_model
+from diglot.steps.finetune import STEP as FINETUNE
 from diglot.steps.pack import STEP as PACK
+from diglot.steps.pretrain import STEP as PRETRAIN
+from diglot.steps.pretrain import ModelConfig, PhaseConfig
 from diglot.steps.split import STEP as SPLIT
 from diglot.steps.train_tokenizer import STEP as TOKENIZER
 from diglot.tokenizer.tokenizer import Tokenizer
-from diglot.train.order import PhaseMix, plan_order
-from diglot.train.sequences import num_sequences
 from handmade_corpus import Doc, finish, run_step, selected
 
 ENGLISH = (
@@ -70,7 +68,7 @@ def packed(store: Path, num_per_language: int = 60) -> tuple[Artifact, Artifact]
 
 
 def random_model(store: Path, kind: str, inputs: dict[str, Artifact], tokenizer: Artifact, seed: int) -> Artifact:
-    """A finished model artifact with random weights and a made-up log; for `pretrain` with a real plan of its order."""
+    """A finished model artifact with random weights."""
     shape = DecoderConfig(
         vocab_size=Tokenizer.load(tokenizer.path).vocab_size,
         d_model=32,
@@ -84,28 +82,25 @@ def random_model(store: Path, kind: str, inputs: dict[str, Artifact], tokenizer:
     folder = store / kind / f"{kind}-0"
     save_model(Decoder(shape, seed=seed), folder / "model", tokenizer.path)
     write_template(folder / "model")
-    if kind == "pretrain":
-        sizes = {
-            s.stream: num_sequences(s.num_tokens, 64) for s in PackedTokens.open(inputs["tokens"].path).streams("train")
-        }
-        phases = [
-            PhaseMix(name="fundamental", num_train_steps=100, sequences_per_train_step=4, mixture={}),
-            PhaseMix(name="decay", num_train_steps=10, sequences_per_train_step=4, mixture={"*zh*": 1, "*": 1}),
-        ]
-        order = plan_order(phases, sizes, seed=0, max_epochs=None)
-        write_json(folder / "plan.json", {"order": order.to_plan(), "sequence_length": 64})
-    log = [
-        {
-            "train_step": step,
-            "phase": "fundamental" if step < 100 else "decay",
-            "tokens": (step + 1) * 256,
-            "loss": 3 + 3 * math.exp(-step / 15),
-            "learning_rate": 1e-3 * (1 - step / 130),
-        }
-        for step in range(110)
-    ]
-    write_text(folder / "train.jsonl", "".join(json.dumps(line) + "\n" for line in log))
-    return finish(folder, {}, inputs, {"num_train_steps": 110, "num_tokens": 110 * 256})
+    return finish(folder, {}, inputs, {})
+
+
+def pretrained(store: Path, pack: Artifact, tokenizer: Artifact) -> Artifact:
+    """A tiny model, pre-trained a little more than one epoch in two phases."""
+    phases = (
+        PhaseConfig(name="fundamental", epochs=1.0, batch_tokens=512, learning_rate=3e-3),
+        PhaseConfig(name="decay", epochs=0.25, batch_tokens=512, learning_rate=1e-3),
+    )
+    model = ModelConfig(d_model=32, num_layers=2, num_heads=4, max_seq_len=128)
+    settings = {"model": model, "phases": phases, "sequence_length": 64, "compile": "off", "tensorboard": False}
+    return run_step(PRETRAIN, store / "pretrain" / "base", inputs={"from": pack, "tokenizer": tokenizer}, **settings)
+
+
+def finetuned(store: Path, base: Artifact, dialogues: Artifact) -> Artifact:
+    """The tiny model after a few steps on conversations."""
+    settings = {"num_train_steps": 4, "conversations_per_train_step": 4, "num_heldout": 4}
+    inputs = {"from": base, "conversations": dialogues}
+    return run_step(FINETUNE, store / "finetune" / "tuned", inputs=inputs, **settings)
 
 
 def conversations(store: Path, pack: Artifact) -> Artifact:

@@ -108,6 +108,13 @@ def test_rounds_beyond_the_limit_are_counted_and_drop_nothing():
     result = near_duplicates(buckets_of([set(range(20))]), comparisons_of(sets), Similar(0.8), max_rounds=3)
     assert (result.duplicate_of == -1).all()
     assert result.num_uncompared == 17 * 16 // 2
+    # A chain in which each document is similar to the next only: three survivors are found, 14 documents stay open.
+    chain = [set(range(4 * d, 4 * d + 20)) for d in range(20)]
+    result = near_duplicates(
+        buckets_of([{d, d + 1} for d in range(19)]), comparisons_of(chain), Similar(0.6), max_rounds=3
+    )
+    assert (result.duplicate_of >= 0).sum() == 3
+    assert result.num_uncompared == 14 * 13 // 2
 
 
 @settings(max_examples=100, deadline=None)

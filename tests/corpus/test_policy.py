@@ -1,4 +1,4 @@
-"""Policies: reading them, judging by them, and that each rule of both fires on its own bad example and on no clean one."""
+"""Policies: reading them, judging by them, and a bad example for every rule of those that come with Diglot."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from diglot.core.errors import ConfigError
 from diglot.corpus.policy import Rule, load_policy, parse_policy, policy_names
 from diglot.corpus.signals import FAMILIES
 from diglot.corpus.signals.attributes import measure
+from diglot.text.lines import lines
 
 ENGLISH = """Installing a package
 
@@ -50,16 +51,15 @@ TRADITIONAL = """安裝套件
 """
 CLEAN = {"en": ENGLISH, "zh-Hans": SIMPLIFIED, "zh-Hant": TRADITIONAL}
 
-PASSAGE = " ".join(ENGLISH.split("\n")[2:5]) + " "  # 56 different words, nearly
-WORDS = [w.strip(".,:") for w in ENGLISH.split() if w.isalpha()]
-NUMBERED = "".join(f"Step {n} of the list is done by {w} and then with {v}.\n" for n, (w, v) in enumerate(zip(WORDS, WORDS[7:], strict=False)))
+PASSAGE = " ".join(ENGLISH.split("\n")[2:5]) + " "
+WORDS = [word.strip(".,:") for word in ENGLISH.split() if word.isalpha()]
 
 BAD = {
     "matrix-en": {
         "num_units": "See the page on packages, and then the one on sources.",
         "num_chars": "To be or not to be, that is the question. " * 2,
         "num_sentences": " ".join(WORDS),
-        "lang_score": "qwx zzkj bnm, vfgh to the rtzu plmk and wsx. Edc rfv tgb und hier le monde est да нет ok. " + "xkcd jq. " * 9,
+        "lang_score": "Sub Foo(x As Long) Dim y As Integer. apt dpkg -i foo bar; ls cd rm. la via non",
         "cjk_share": ENGLISH + SIMPLIFIED,
         "mean_unit_chars": ENGLISH + " ".join("QmFzZTY0ZW5jb2RlZGRhdGE" * 3 + str(n) for n in range(20)),
         "letterless_share": ENGLISH + " | ".join(str(n) for n in range(90)),
@@ -87,15 +87,15 @@ BAD = {
     "matrix-zh": {
         "num_chars": "请参阅软件包页面。然后继续。",
         "num_sentences": SIMPLIFIED.replace("。", "，").replace("？", "，").replace("！", "，"),
-        "lang_score": "Übersicht 概述 résumé précédent, 函数 (Value) returns a date 示例: Sub Beispiel 返回 les données",
-        "cjk_share": SIMPLIFIED + ENGLISH * 2,
+        "lang_score": "Foo bar baz; qux la da no si ja. Lorem tux ipso, ok de to be. Ad hoc via Linux. 软件",
+        "cjk_share": SIMPLIFIED + ENGLISH * 3,
         "bracket_share": SIMPLIFIED + "【限时特价全场包邮】" * 8,
         "mean_unit_chars": "软件包。安装。" + " ".join("QmFzZTY0ZW5jb2RlZGRhdGE" * 3 + str(n) for n in range(20)),
         "hash_ratio": SIMPLIFIED + "#安装" * 30,
         "ellipsis_ratio": "软件……安装……列表……文件……终端……版本……" * 2,
         "digit_share": SIMPLIFIED + " ".join(str(13800000000 + n * 977) for n in range(20)),
-        "read_more_share": "软件包管理器的新版本 查看更多\n安装程序询问语言 查看更多\n网络配置的方法 展开\n备份您的文件。结束。",
-        "bullet_line_share": "\n".join("• " + line for line in SIMPLIFIED.split("。")),
+        "read_more_share": "软件包管理器的新版本 查看更多\n网络配置的方法 展开\n备份您的文件。结束。",
+        "bullet_line_share": "\n".join("• " + line for line in lines(SIMPLIFIED)),
         "num_punctuation": "".join(c for c in SIMPLIFIED if c.isalpha()),
         "unique_unit_share": "安装软件包的方法如下。" * 60,
         "unit_entropy": "哈哈哈哈嘿嘿嘿嘿。" * 12,
@@ -179,7 +179,10 @@ def minimal(**changes):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (minimal(rule={"drop_abvoe": 3}), "unknown key 'drop_abvoe' in rule 1 of policy here; did you mean 'drop_above'"),
+        (
+            minimal(rule={"drop_abvoe": 3}),
+            "unknown key 'drop_abvoe' in rule 1 of policy here.*'drop_above'",
+        ),
         (minimal(rule={"signal": "num_unit"}), "unknown signal 'num_unit'.*did you mean 'num_units'"),
         (minimal(rule={"drop_below": "many"}), "drop_below in rule 1 of policy here is 'many'.*a number"),
         (minimal(rule={"drop_below": True}), "must be a number"),

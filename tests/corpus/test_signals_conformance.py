@@ -1,4 +1,4 @@
-"""Every signal has a worked example, answers on an empty text, and stays in its range. A new signal needs a line here."""
+"""Every signal has a worked example, answers on an empty text and stays in its range. A new one needs a line here."""
 
 from __future__ import annotations
 
@@ -40,7 +40,12 @@ EXAMPLES = {
     "unit_entropy": [("a b a b", math.log(2)), ("a a", 0)],
     "duplicate_line_share": [("a\nb\na\na", 2 / 4)],
     "duplicate_line_char_share": [("aa\nbbbb\naa", 2 / 8)],
-    "top_2gram_share": [("a b c a b d", 4 / 6), ("a a a a", 1), ("a b c", 0), ("x y x y long1 long2 long1 long2", 20 / 24)],
+    "top_2gram_share": [
+        ("a b c a b d", 4 / 6),
+        ("a a a a", 1),
+        ("a b c", 0),
+        ("x y x y long1 long2 long1 long2", 20 / 24),
+    ],
     "top_3gram_share": [("a b c x a b c y", 6 / 8)],
     "top_4gram_share": [("春眠不觉晓春眠不觉", 8 / 9)],
     "duplicate_5gram_share": [("a b c d e x a b c d e y", 10 / 12), ("a b c d e a b c d", 0)],

@@ -32,7 +32,7 @@ def drawable(sampling: Sampling, probs=PROBS) -> set[int]:
         (Sampling(top_p=0.86), {1, 3, 4, 0}),
         (Sampling(min_p=0.49), {1, 3, 4}),
         (Sampling(min_p=0.51), {1, 3}),
-        (Sampling(top_k=4, top_p=0.9), {1, 3, 4}),  # top-p of what top-k left: .42 + .26 + .21 + .11
+        (Sampling(top_k=4, top_p=0.85), {1, 3, 4}),  # top-p of what top-k left: .42 + .26 + .21 + .11
         (Sampling(temperature=1e-3), {1}),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 
@@ -9,11 +10,19 @@ import pyarrow as pa
 
 from diglot.kernels import jit
 
-LIGHT = ("diglot.corpus.policy", "diglot.corpus.signals", "diglot.steps.annotate", "diglot.steps.select", "diglot.text.units")
+LIGHT = (
+    "diglot.corpus.policy",
+    "diglot.corpus.signals",
+    "diglot.steps.annotate",
+    "diglot.steps.select",
+    "diglot.text.units",
+)
 
 
 def test_policies_and_steps_import_without_numba():
-    code = f"import {', '.join(LIGHT)}, sys; print(sorted({{'numba', 'pyarrow', 'fasttext', 'torch'}} & set(sys.modules)))"
+    code = (
+        f"import {', '.join(LIGHT)}, sys; print(sorted({{'numba', 'pyarrow', 'fasttext', 'torch'}} & set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -37,6 +46,6 @@ def test_the_cache_folder_is_named_after_the_sources_and_falls_back_where_it_can
 def test_text_buffers_follow_the_offset_of_a_cut_array():
     texts = pa.array(["ab", "字", "", "cd"], pa.large_string())
     offsets, utf8 = jit.text_buffers(texts.slice(1, 3))
-    assert [bytes(utf8[a:b]).decode() for a, b in zip(offsets[:-1], offsets[1:], strict=True)] == ["字", "", "cd"]
+    assert [bytes(utf8[a:b]).decode() for a, b in itertools.pairwise(offsets)] == ["字", "", "cd"]
     offsets, utf8 = jit.text_buffers(pa.array([], pa.large_string()))
     assert offsets.tolist() == [0]

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
+from texts_to_try import PIECES, batches, texts
 
 from diglot.corpus.signals import QUALITY, REPETITION, definition
 from diglot.kernels.jit import classes, text_buffers
@@ -16,7 +17,6 @@ from diglot.kernels.repetition import repetition
 from diglot.kernels.units import scan_lines, scan_units
 from diglot.text.lines import lines
 from diglot.text.units import unit_hash, units
-from texts_to_try import PIECES, batches, texts
 
 KERNELS = {"quality": (quality, QUALITY_COLUMNS), "repetition": (repetition, REPETITION_COLUMNS)}
 
@@ -47,7 +47,9 @@ def test_signals_equal_their_definitions(family, batch):
 @pytest.mark.parametrize("family", KERNELS)
 def test_signals_equal_their_definitions_on_every_pair_of_awkward_pieces(family):
     kernel, columns = KERNELS[family]
-    batch = [left + right for left in PIECES for right in PIECES[::7]] + [f"{piece}a {piece}\n{piece}" for piece in PIECES]
+    batch = [left + right for left in PIECES for right in PIECES[::7]] + [
+        f"{piece}a {piece}\n{piece}" for piece in PIECES
+    ]
     found, expected = measured(kernel, batch), defined(columns, batch)
     wrong = np.argwhere(~np.isclose(found, expected, rtol=1e-5, atol=1e-6))
     assert not len(wrong), [(batch[row], columns[column], found[row, column]) for row, column in wrong[:5]]

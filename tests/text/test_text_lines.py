@@ -39,10 +39,18 @@ def test_sentences_of(text, expected):
 
 
 def test_line_ends():
-    assert [ends_with_ellipsis(x) for x in ("more...", "更多…", "省略。。。", "two..", "end.")] == [True] * 3 + [False] * 2
-    assert [ends_with_stop(x) for x in ("End.", "“End.”", "（完。）", "Note:", "")] == [True] * 3 + [False] * 2
-    cases = {"Read more »": True, "查看更多 >>": True, "bread more": False, "Read more about it": False, "READMORE": True}
-    assert {line: ends_with_read_more(line) for line in cases} == cases
+    ellipses = {"more...": True, "更多…": True, "省略。。。": True, "two..": False, "end.": False}
+    assert {line: ends_with_ellipsis(line) for line in ellipses} == ellipses
+    stops = {"End.": True, "“End.”": True, "（完。）": True, "Note:": False, "": False}
+    assert {line: ends_with_stop(line) for line in stops} == stops
+    teasers = {
+        "Read more »": True,
+        "查看更多 >>": True,
+        "READMORE": True,
+        "bread more": False,
+        "Read more of it": False,
+    }
+    assert {line: ends_with_read_more(line) for line in teasers} == teasers
 
 
 def test_line_starts():

@@ -231,6 +231,12 @@ def test_tokens_that_no_sequence_reads_have_no_training_steps() -> None:
     assert reads.train_steps("guide.en", 33, 60) == ()
     assert reads.train_steps("other.en", 0, 5) == ()
     assert reads.train_steps("guide.en", 0, 1) == (0, 1000)
+    assert reads.train_steps("guide.en", 16, 17) == (
+        10,
+        20,
+        1001,
+        1002,
+    )  # the last target of one, the first input of the next
 
 
 def test_without_a_run_training_steps_are_unknown(tokenizer: Tokenizer, index: TrainingIndex) -> None:

@@ -21,6 +21,7 @@ from diglot.steps.split import STEP as SPLIT
 from diglot.tokenizer.export import write_tokenizer
 from diglot.tokenizer.training import TrainingSettings, train_vocabulary
 from diglot.trace.lineage import batch, seen, why
+from diglot.trace.objections import objections
 from diglot.train.order import PhaseMix, plan_order
 from diglot.train.sequences import num_sequences
 from handmade_corpus import Doc, finish, run_step, selected
@@ -169,6 +170,14 @@ def test_a_dropped_document_names_its_rule_its_measure_and_the_limit(run, tmp_pa
     assert foreign.objections[0].rule == "language"
     assert foreign.objections[0].limit.startswith("identified as de")
     assert foreign.lang == "de"
+
+
+def test_every_objection_is_listed_the_first_reason_first(run):
+    verdict = {"reasons": 0b1011, "first_reason": 3, "value": 0.9, "jaccard": 0.9, "containment": 0.9, "lang": "fr"}
+    signals = {"quality": {"matrix-en/num_units": 12.0}, "language": {"lang_score": 0.7}}
+    found = objections(run["held"], verdict, signals)
+    assert [objection.rule for objection in found] == ["near_duplicate", "language", "matrix-en/num_units"]
+    assert [objection.value for objection in found] == [0.9, 0.7, 12.0]
 
 
 def test_a_kept_document_tells_source_signals_split_and_tokens(run):

@@ -52,6 +52,7 @@ def test_targets_are_the_response_tokens_one_to_the_left(rows):
     a, b = rows[1][2:4], rows[1][7:]
     assert found["targets"][1].tolist() == [IGNORE, *a, IGNORE, IGNORE, IGNORE, *b]
     assert found["targets"][2].tolist() == rows[2][1:] + [IGNORE] * 6
+    assert found["attention_mask"].sum(1).tolist() == [len(row) - 1 for row in rows]
 
 
 def test_loss_is_the_sum_over_response_tokens_worked_by_hand(model, rows):
@@ -72,7 +73,7 @@ def test_padding_and_neighbours_change_nothing(model, rows):
 
 def test_it_equals_next_token_when_every_token_is_a_target(model, rows):
     whole = batch([rows[1]], [[0] + [1] * (len(rows[1]) - 1)])
-    ours, theirs = sft(model, whole), next_token(model, whole)
+    ours, theirs = sft(model, whole), next_token()(model, whole)
     torch.testing.assert_close(ours.total, theirs.total)
     assert int(ours.count) == int(theirs.count) == len(rows[1]) - 1
 
@@ -87,12 +88,10 @@ def test_gradient_does_not_depend_on_the_microbatch_split(model, rows):
     torch.testing.assert_close(gradient([[0, 1, 2]]), gradient([[0], [1, 2]]), rtol=1e-4, atol=1e-6)
 
 
-def test_best_tokens_are_counted(model, rows):
-    found = target_logprobs(model, *batch(rows).values())
-    with torch.no_grad():
-        logits = model(batch(rows)["input_ids"]).logits
-    targets = batch(rows)["targets"]
-    assert int(found.is_best.sum()) == int((logits.argmax(-1) == targets).sum())
+def test_logprobs_one_by_one_sum_to_the_loss_of_their_row(model, rows):
+    found = target_logprobs(model, batch(rows)["input_ids"], batch(rows)["targets"])
+    for i, (row, mask) in enumerate(zip(rows, MASKS, strict=True)):
+        assert -found.logprobs[found.rows == i].sum().item() == pytest.approx(by_hand(model, row, mask), rel=1e-5)
 
 
 def test_a_long_conversation_is_cut_at_its_end_and_one_without_an_answer_is_refused(rows):

@@ -45,6 +45,7 @@ TAG = re.compile(r"<(/?(?:h[1-6]|p|ul|ol|li|a))(?: [^>]*)?>")
 TERM, DEFINITION, ROW, CELL, TABLE_END = "\ue000", "\ue001", "\ue002", "\ue003", "\ue004"
 MARKS = re.compile(f"[{TERM}-{TABLE_END}]")
 TABLE_MARKS = re.compile(f"([{ROW}-{TABLE_END}])")
+LIST_TAG = re.compile(r"</?[uo]l\b[^>]*>", re.I)
 CELL_TAG = re.compile(r"<t[dh](?:\s[^>]*)?>", re.I)
 FIRST_CELL_TAG = re.compile(rf"(<tr(?:\s[^>]*)?>\s*<t[dh](?:\s[^>]*)?>){CELL}", re.I)
 HIDDEN_SPAN = re.compile(r"<span[^>]* hidden\b", re.I)
@@ -57,6 +58,11 @@ BLANK_LINES = re.compile(r"\A(?:[ \t]*\n)+|(?:\n[ \t]*)+\Z")
 ORDINAL = re.compile(r"(?:[\dA-Z]+\.)+\d*\s*")
 LINE_END = re.compile(" *\v *")
 FOOTNOTE_OR_ANCHOR = re.compile(r"\[?\(?\d{1,3}\)?\]?|[^\w\s]{1,2}")
+
+# Pages built to be slow: the reduced form indents lists, so its size is quadratic in their depth, and so is the time to
+# look through nested hidden elements.
+MAX_LIST_DEPTH = 100
+MAX_HIDDEN = 2000
 
 LINK_SHARE = 0.75  # of a block's characters inside links, from which the block is a link and not a text
 LINK_RUN = 3  # so many such blocks in a row are a menu or a table of contents
@@ -108,7 +114,7 @@ def extract(page: str) -> Extracted:
     tree = HTMLTree.parse(_marked(page))
     document = tree.document
     assert document is not None
-    if HIDDEN_SPAN.search(page):
+    if 0 < page.count("hidden") <= MAX_HIDDEN and HIDDEN_SPAN.search(page):
         _show_default_alternatives(document)
     flat = extract_plain_text(
         tree, preserve_formatting="minimal_html", links=True, alt_texts=False, list_bullets=True, skip_elements=SKIP
@@ -140,14 +146,19 @@ def main_blocks(blocks: list[Block]) -> list[Block]:
             label = start - 1
             if label >= 0 and _is_label(blocks[label]):
                 keep[label] = False
-    for i in range(num_blocks - 1, last, -1):
-        is_trailing_label = i + 1 < num_blocks and not any(keep[i + 1 :]) and _is_label(blocks[i])
-        if (blocks[i].linked and blocks[i].kind != "heading") or is_trailing_label:
+    nearest = num_blocks  # the next block that stays
+    next_heading = [num_blocks] * 7  # the next heading of each level
+    for i in reversed(range(num_blocks)):
+        block = blocks[i]
+        if block.kind == "heading":
+            end = min(next_heading[1 : block.level + 1])
+            if i != heads[0] and end > i + 1 and nearest >= end:
+                keep[i] = False
+            next_heading[block.level] = i
+        elif i > last and (block.linked or (i + 1 < num_blocks and nearest == num_blocks and _is_label(block))):
             keep[i] = False
-    for position, i in reversed(list(enumerate(heads))):
-        end = next((j for j in heads[position + 1 :] if blocks[j].level <= blocks[i].level), num_blocks)
-        if i != heads[0] and end > i + 1 and not any(keep[i + 1 : end]):
-            keep[i] = False
+        if keep[i]:
+            nearest = i
     return [block for block, kept in zip(blocks, keep, strict=True) if kept]
 
 
@@ -200,10 +211,17 @@ def _link_runs(blocks: list[Block]) -> Iterator[tuple[int, int]]:
 def _marked(page: str) -> str:
     page = MARKS.sub("", page)
     page = DEFINITION_TAG.sub(lambda tag: tag[0] + (TERM if tag[1] in "dtDT" else DEFINITION), page)
+    if sum(map(page.count, ("<ul", "<UL", "<ol", "<OL"))) > MAX_LIST_DEPTH and _list_depth(page) > MAX_LIST_DEPTH:
+        page = LIST_TAG.sub("<p>", page)
     if "</table>" in page:
         page = CELL_TAG.sub(rf"\g<0>{CELL}", page)
         page = FIRST_CELL_TAG.sub(rf"\1{ROW}", page).replace("</table>", f"</table>{TABLE_END}")
     return page
+
+
+def _list_depth(page: str) -> int:
+    steps = (-1 if tag[0].startswith("</") else 1 for tag in LIST_TAG.finditer(page))
+    return max(itertools.accumulate(steps))
 
 
 def _joined_rows(blocks: list[Block]) -> list[Block]:
@@ -313,9 +331,7 @@ class _Reader:
             self.level = 0 if tag[0] == "/" else int(tag[1])
 
     def block(self, text: str, linked: int) -> None:
-        if self.num_rows == 0 and ROW not in text and CELL not in text:  # the usual page has no tables
-            self.plain_block(text, linked)
-        elif TABLE_MARKS.search(text):
+        if TABLE_MARKS.search(text):
             share = linked / len(text)
             for part in TABLE_MARKS.split(text):
                 if part == TABLE_END:

@@ -1,7 +1,8 @@
 """Keys and values of tokens already read, so that each new token costs one column of attention and not a whole pass.
 
-Every row of a batch fills the same slots: shorter prompts are padded on the left, and `attention_mask_BT` says which slots
-hold real tokens. That keeps the write a plain slice copy; rows with their own write positions would need a scatter.
+Every row of a batch fills the same slots: shorter prompts are padded on the left, and `attention_mask_BT` says which
+slots hold real tokens. That keeps the write a plain slice copy; rows with their own write positions would need a
+scatter.
 """
 
 from __future__ import annotations
@@ -53,7 +54,9 @@ class KVCache:
         shape = (batch, config.num_kv_heads, max_len, config.head_dim)
         return cls(
             [
-                LayerCache(torch.zeros(shape, dtype=dtype, device=device), torch.zeros(shape, dtype=dtype, device=device))
+                LayerCache(
+                    torch.zeros(shape, dtype=dtype, device=device), torch.zeros(shape, dtype=dtype, device=device)
+                )
                 for _ in range(config.num_layers)
             ]
         )

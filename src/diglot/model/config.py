@@ -33,8 +33,8 @@ class DecoderConfig:
             raise ConfigError(f"every size of a decoder is at least 1, but this one is {self}.")
         if self.num_heads % self.num_kv_heads:
             raise ConfigError(
-                f"num_heads = {self.num_heads} is no multiple of num_kv_heads = {self.num_kv_heads}; each key and value "
-                "head serves the same number of query heads. Set num_kv_heads to a divisor of num_heads."
+                f"num_heads = {self.num_heads} is no multiple of num_kv_heads = {self.num_kv_heads}; each key and "
+                "value head serves the same number of query heads. Set num_kv_heads to a divisor of num_heads."
             )
         if self.head_dim % 2:
             raise ConfigError(f"head_dim = {self.head_dim} is odd, and RoPE turns pairs of channels. Set an even one.")

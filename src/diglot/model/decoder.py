@@ -4,8 +4,8 @@ Shape legend: B sequences, T new tokens, S tokens attended to (cached and new), 
 KV key and value heads, Hd head width, F feed-forward width.
 
 Query, key and value projections are one matrix, and so are gate and up: on a CPU one product of [D, 3D] is faster than
-three of [D, D]. `model/files.py` splits them into the Hugging Face layout on the way out. Attention heads may be wider or
-narrower in sum than the model, and every layer may have its own feed-forward width (pruning and growth need both).
+three of [D, D]. `model/files.py` splits them into the Hugging Face layout on the way out. Attention heads may be wider
+or narrower in sum than the model, and every layer may have its own feed-forward width (pruning and growth need both).
 
 Papers: RMSNorm (Zhang and Sennrich 2019), RoPE (Su et al. 2021), SwiGLU (Shazeer 2020), GQA (Ainslie et al. 2023),
 QK-norm (Dehghani et al. 2023, in the form of Qwen3: per head, before RoPE).
@@ -13,10 +13,11 @@ QK-norm (Dehghani et al. 2023, in the form of Qwen3: per head, before RoPE).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from diglot.core.errors import ConfigError
@@ -74,10 +75,11 @@ class Attention(nn.Module):
         B, T, _ = x_BTD.shape
         H, KV = self.num_heads, self.num_kv_heads
         qkv = self.qkv(x_BTD).view(B, T, H + 2 * KV, self.head_dim)
-        qk, v = qkv.split([H + KV, KV], dim=2)
+        qk, v = qkv[:, :, : H + KV], qkv[:, :, H + KV :]
         if self.q_norm is not None and self.k_norm is not None:
             qk = torch.cat((self.q_norm(qk[:, :, :H]), self.k_norm(qk[:, :, H:])), dim=2)
-        q, k = rotate(qk, rope.cos, rope.sin).transpose(1, 2).split([H, KV], dim=1)
+        qk = rotate(qk, rope.cos, rope.sin).transpose(1, 2)
+        q, k = qk[:, :H], qk[:, H:]
         v = v.transpose(1, 2)
         if cache is not None:
             k, v = cache.append(k, v)
@@ -111,6 +113,13 @@ class Layer(nn.Module):
         return x_BTD + self.ffn(self.ffn_norm(x_BTD))  # type: ignore[no-any-return]
 
 
+class LayerList(nn.ModuleList):
+    """A list of layers that says so to the type checker."""
+
+    def __iter__(self) -> Iterator[Layer]:
+        return super().__iter__()  # type: ignore[return-value]
+
+
 class Rope(NamedTuple):
     cos: Tensor  # [T, 1, Hd / 2], or [B, T, 1, Hd / 2] where sequences have their own positions
     sin: Tensor
@@ -119,11 +128,14 @@ class Rope(NamedTuple):
 class Decoder(nn.Module):
     """Ids (or embeddings) in, logits out; weights drawn from `seed` by the rule in `model/initialise.py`."""
 
+    rope_cos: Tensor
+    rope_sin: Tensor
+
     def __init__(self, config: DecoderConfig, *, seed: int = 0, init: InitConfig | None = None) -> None:
         super().__init__()
         self.config = config
         self.embed = nn.Embedding(config.vocab_size, config.d_model)
-        self.layers = nn.ModuleList(Layer(config, ffn_dim) for ffn_dim in config.ffn_dims)
+        self.layers = LayerList(Layer(config, ffn_dim) for ffn_dim in config.ffn_dims)
         self.norm = RMSNorm(config.d_model, config.norm_eps)
         self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
         if config.tie_embeddings:
@@ -175,7 +187,7 @@ class Decoder(nn.Module):
             cache: holds the keys and values of earlier tokens; the new ones are appended.
         """
         x_BTD = self.embed(input_ids_BT) if embeddings_BTD is None else embeddings_BTD
-        B, T, _ = x_BTD.shape
+        T = x_BTD.shape[1]
         start = cache.length if cache is not None else 0
         if start + T > self.config.max_seq_len:
             raise ConfigError(

@@ -4,8 +4,8 @@
     qkv_bias                  -> Qwen2ForCausalLM
     qk_norm                   -> Qwen3ForCausalLM
 
-Loads Llama, Mistral, Qwen2 and Qwen3 folders. The bytes of model.safetensors are a pure function of the weights: tensors
-are written in name order with no date and no library version.
+Loads Llama, Mistral, Qwen2 and Qwen3 folders. The bytes of model.safetensors are a pure function of the weights:
+tensors are written in name order with no date and no library version.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from diglot.core.storage import atomic_path, read_json, write_bytes, write_json
 from diglot.model.decoder import Decoder, DecoderConfig
 
 WEIGHTS = "model.safetensors"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens.json", "tokenizer.model")
 TOKEN_IDS = {"bos": 1, "eos": 2, "pad": 3}  # the ids of every tokenizer that the train_tokenizer step makes
 
 
@@ -39,7 +40,7 @@ def save_model(
     tensors = {name: t.to(dtype).contiguous() for name, t in huggingface_weights(model).items()}
     write_bytes(folder / WEIGHTS, save(tensors, metadata={"format": "pt"}))
     if tokenizer_folder is not None:
-        for path in sorted(p for p in tokenizer_folder.iterdir() if p.is_file() and p.name != "manifest.json"):
+        for path in (p for name in TOKENIZER_FILES if (p := tokenizer_folder / name).exists()):
             with atomic_path(folder / path.name) as partial:
                 shutil.copyfile(path, partial)
     write_json(folder / "config.json", huggingface_config(model.config, token_ids, dtype))
@@ -76,7 +77,9 @@ def huggingface_config(config: DecoderConfig, token_ids: dict[str, int], dtype: 
         raise ConfigError("qk_norm with qkv_bias has no Hugging Face layout. Switch one of the two off.")
     kind = "qwen3" if config.qk_norm else "qwen2" if config.qkv_bias else "llama"
     fields: dict[str, Any] = {
-        "architectures": [{"qwen3": "Qwen3ForCausalLM", "qwen2": "Qwen2ForCausalLM", "llama": "LlamaForCausalLM"}[kind]],
+        "architectures": [
+            {"qwen3": "Qwen3ForCausalLM", "qwen2": "Qwen2ForCausalLM", "llama": "LlamaForCausalLM"}[kind]
+        ],
         "model_type": kind,
         "vocab_size": config.vocab_size,
         "hidden_size": config.d_model,
@@ -144,7 +147,7 @@ def huggingface_weights(model: Decoder) -> dict[str, Tensor]:
     for index, layer in enumerate(model.layers):
         prefix = f"model.layers.{index}"
         for kind in ["weight", "bias"] if config.qkv_bias else ["weight"]:
-            q, k, v = getattr(layer.attention.qkv, kind).split(_qkv_sizes(config))
+            q, k, v = torch.split(getattr(layer.attention.qkv, kind), _qkv_sizes(config))
             for name, part in (("q", q), ("k", k), ("v", v)):
                 weights[f"{prefix}.self_attn.{name}_proj.{kind}"] = part
         gate, up = layer.ffn.gate_up.weight.chunk(2)
@@ -156,7 +159,7 @@ def huggingface_weights(model: Decoder) -> dict[str, Tensor]:
             f"{prefix}.input_layernorm.weight": layer.attention_norm.weight,
             f"{prefix}.post_attention_layernorm.weight": layer.ffn_norm.weight,
         }
-        if config.qk_norm:
+        if layer.attention.q_norm is not None and layer.attention.k_norm is not None:
             weights[f"{prefix}.self_attn.q_norm.weight"] = layer.attention.q_norm.weight
             weights[f"{prefix}.self_attn.k_norm.weight"] = layer.attention.k_norm.weight
     return {name: weight.detach() for name, weight in weights.items()}

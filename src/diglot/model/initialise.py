@@ -1,7 +1,7 @@
 """First weights, a pure function of the seed and of each parameter's name.
 
-MAP-Neo's rule: N(0, std); output projections of attention and feed-forward N(0, std / sqrt(2 L)); norms 1, biases 0. Each
-parameter has its own generator, so that adding or removing one leaves the others' values alone.
+MAP-Neo's rule: N(0, std); output projections of attention and feed-forward N(0, std / sqrt(2 L)); norms 1, biases 0.
+Each parameter has its own generator, so that adding or removing one leaves the others' values alone.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The ladder of model sizes, with counts of parameters and of floating-point operations.
 
-Miniatures of MAP-Neo's shape (SwiGLU, RMSNorm, RoPE, untied, no biases): `7b`-like ones have a key and value head for each
-query head, `2b`-like ones a single pair (`multi_query`). The ladder takes a feed-forward of 4 x width so that depth is
-useful at these widths; `faithful` takes MAP-Neo's 8 x width, which about doubles the count.
+Miniatures of MAP-Neo's shape (SwiGLU, RMSNorm, RoPE, untied, no biases): `7b`-like ones have a key and value head for
+each query head, `2b`-like ones a single pair (`multi_query`). The ladder takes a feed-forward of 4 x width so that
+depth is useful at these widths; `faithful` takes MAP-Neo's 8 x width, which about doubles the count.
 """
 
 from __future__ import annotations
@@ -80,9 +80,9 @@ def parameter_counts(config: DecoderConfig) -> ParameterCounts:
 def train_flops_per_token(config: DecoderConfig, sequence_length: int) -> float:
     """Floating-point operations to learn from one token: 6 per weight of a product, and the attention between tokens.
 
-    6 (matrices of the layers + output matrix) + 6 L T H Hd. The last term counts scores and mix, each 2 H Hd operations a
-    pair of tokens, over the (T + 1) / 2 tokens that the causal mask leaves on average (rounded to T / 2), three times:
-    forward once, backward twice. Looking up an embedding costs no product.
+    6 (matrices of the layers + output matrix) + 6 L T H Hd. The last term counts scores and mix, each 2 H Hd
+    operations a pair of tokens, over the (T + 1) / 2 tokens that the causal mask leaves on average (rounded to T / 2),
+    three times: forward once, backward twice. Looking up an embedding costs no product.
     """
     inner = config.num_heads * config.head_dim
     attention = config.d_model * (2 * inner + 2 * config.num_kv_heads * config.head_dim)

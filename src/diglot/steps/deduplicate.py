@@ -11,8 +11,6 @@ Only documents that the steps before keep take part. Writes
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +19,7 @@ from diglot.steps.context import StepContext, StepKind, input_step, runtime
 
 if TYPE_CHECKING:
     from diglot.corpus.dedup.keys import DocumentKeys
+    from diglot.corpus.dedup.search import Found
     from diglot.corpus.dedup.verdicts import Verdicts
 
 
@@ -60,113 +59,54 @@ class DeduplicateConfig:
 
 def deduplicate(config: DeduplicateConfig, context: StepContext) -> dict[str, Any]:
     """Add the verdicts of deduplication to those of the steps before; see the module for the files."""
-    import numpy as np
-
-    from diglot.core.storage import write_json
-    from diglot.corpus.dedup.clusters import cluster_names, loose_clusters
-    from diglot.corpus.dedup.exact import exact_duplicates
     from diglot.corpus.dedup.keys import load_keys
-    from diglot.corpus.dedup.linking import Comparisons
-    from diglot.corpus.dedup.lsh import Bands, Buckets, buckets, curve
-    from diglot.corpus.dedup.near import Similar, near_duplicates
-    from diglot.corpus.dedup.overlap import ShingleStore, TextReader
-    from diglot.corpus.dedup.report import alarms, largest_clusters, largest_duplicate_groups, loss_by_source
-    from diglot.corpus.dedup.verdicts import combine
+    from diglot.corpus.dedup.lsh import Bands
+    from diglot.corpus.dedup.near import Similar
+    from diglot.corpus.dedup.overlap import TextReader
+    from diglot.corpus.dedup.report import alarms, loss_by_source
+    from diglot.corpus.dedup.search import Limits, search
 
-    corpus, seconds = context.input(), {}
-    near_bands = Bands(config.num_bands, config.rows_per_band)
-    cluster_bands = Bands(config.cluster_bands, config.cluster_rows)
-
-    @contextmanager
-    def part(name: str) -> Iterator[None]:
-        started = time.monotonic()
-        yield
-        seconds[name] = round(time.monotonic() - started, 3)
-
-    with part("read_keys"):
-        keys = load_keys(corpus, config.survivor)
-        _require_places(keys, near_bands, cluster_bands)
-    with part("exact"):
-        exact_of = exact_duplicates(keys.content)
-    taking_part = np.flatnonzero((exact_of < 0) & (keys.num_shingles >= config.min_shingles))
-    signature = keys.signature[taking_part]
-    reader = TextReader(corpus.upstream("ingest").path / "documents", keys, context.workers)
-    store = ShingleStore(
-        lambda documents: reader(taking_part[documents]), keys.num_shingles[taking_part], config.memory_mb << 20
-    )
-    comparisons = Comparisons(len(taking_part), store.overlaps, store.sizes)
-    with part("near"):
-        similar = Similar(config.verify_jaccard, config.verify_containment)
-        near = near_duplicates(buckets(signature, near_bands), comparisons, similar, max_rounds=config.max_rounds)
-        compared = comparisons.all()
-    with part("clusters"):
-        kept = np.flatnonzero(near.duplicate_of < 0)
-        found = buckets(signature[kept], cluster_bands)
-        component, num_uncompared = loose_clusters(
-            Buckets(found.starts, kept[found.members]),
-            comparisons,
-            signature,
-            config.cluster_jaccard,
+    corpus, started = context.input(), time.monotonic()
+    keys = load_keys(corpus, config.survivor)
+    seconds_reading = time.monotonic() - started
+    found = search(
+        keys,
+        TextReader(corpus.upstream("ingest").path / "documents", keys, context.workers),
+        Limits(
+            near_bands=Bands(config.num_bands, config.rows_per_band),
+            similar=Similar(config.verify_jaccard, config.verify_containment),
+            min_shingles=config.min_shingles,
+            cluster_bands=Bands(config.cluster_bands, config.cluster_rows),
+            cluster_jaccard=config.cluster_jaccard,
             max_rounds=config.max_rounds,
-        )
-        clusters = keys.ids.copy()
-        clusters[taking_part] = cluster_names(component, keys.ids[taking_part])
-    verdicts = combine(exact_of, taking_part, near, clusters)
-    with part("write"):
-        accepted = similar(compared)
-        _write_pairs(context, keys.ids[taking_part], compared, accepted)
-        funnel = _write_decisions(context, keys, verdicts)
-        losses = loss_by_source(keys, verdicts)
-        warnings = alarms(losses, config.alarm_share)
-        search = {
-            "candidates": len(accepted),
-            "verified": int(accepted.sum()),
-            "rejected": int((~accepted).sum()),
-            "uncompared": near.num_uncompared,
-            "cluster_candidates": len(comparisons.all().left) - len(accepted),
-            "cluster_uncompared": num_uncompared,
-            "too_short_for_shingles": int(((exact_of < 0) & (keys.num_shingles < config.min_shingles)).sum()),
-        }
-        write_json(
-            context.out / "clusters.json",
-            {
-                "alarms": warnings,
-                "by_source": losses,
-                "pairs": search,
-                "near_curve": curve(near_bands),
-                "cluster_curve": curve(cluster_bands),
-                "largest_duplicate_groups": largest_duplicate_groups(corpus, keys, verdicts),
-                "largest_clusters": largest_clusters(corpus, keys, verdicts),
-            },
-        )
+            budget_bytes=config.memory_mb << 20,
+        ),
+    )
+    started, verdicts = time.monotonic(), found.verdicts
+    losses = loss_by_source(keys, verdicts)
+    warnings = alarms(losses, config.alarm_share)
+    languages = _write_decisions(context, keys, verdicts)
+    _write_pairs(context, keys, found)
+    _write_report(config, context, keys, found, losses, warnings)
     for warning in warnings:
         context.progress.say(f"{context.step}: {warning}")
-    _, cluster_sizes = np.unique(verdicts.cluster[verdicts.keep], return_counts=True)
     return {
         "documents": len(keys),
         "kept": int(verdicts.keep.sum()),
         "dropped": {"exact_duplicate": int(verdicts.exact.sum()), "near_duplicate": int(verdicts.near.sum())},
         "bytes": int(keys.num_bytes.sum()),
         "bytes_dropped": int(keys.num_bytes[~verdicts.keep].sum()),
-        "languages": funnel,
+        "languages": languages,
         "sources": losses,
-        "pairs": search,
-        "clusters": {"number": len(cluster_sizes), "largest": int(cluster_sizes.max(initial=0))},
-        "texts_read": store.num_read,
+        "pairs": found.counts,
+        "clusters": _cluster_counts(verdicts),
         "alarms": warnings,
-        "seconds": seconds,
+        "seconds": {
+            "read_keys": round(seconds_reading, 3),
+            **found.seconds,
+            "write": round(time.monotonic() - started, 3),
+        },
     }
-
-
-def _require_places(keys: DocumentKeys, near_bands: Any, cluster_bands: Any) -> None:
-    places = keys.signature.shape[1]
-    for bands, names in ((near_bands, "num_bands * rows_per_band"), (cluster_bands, "cluster_bands * cluster_rows")):
-        used = bands.num_bands * bands.rows_per_band
-        if used > places:
-            raise ConfigError(
-                f"{names} = {used} exceeds the {places} places of the MinHash signatures. "
-                f"Set it to at most {places}, or let the annotate step write longer signatures."
-            )
 
 
 def _write_decisions(context: StepContext, keys: DocumentKeys, verdicts: Verdicts) -> dict[str, dict[str, int]]:
@@ -209,22 +149,57 @@ def _count_languages(
         counts["bytes_dropped"] += 0 if kept else size
 
 
-def _write_pairs(context: StepContext, ids: Any, pairs: Any, accepted: Any) -> None:
+def _write_pairs(context: StepContext, keys: DocumentKeys, found: Found) -> None:
     """Evidence: every pair that was compared for dropping; `better` would have survived of the two."""
     import pyarrow as pa
 
     from diglot.corpus.tables import write_table
 
+    pairs = found.compared
     table = pa.table(
         {
-            "better": pa.array(ids[pairs.left].astype(str)),
-            "other": pa.array(ids[pairs.right].astype(str)),
+            "better": pa.array(keys.ids[pairs.left].astype(str)),
+            "other": pa.array(keys.ids[pairs.right].astype(str)),
             "jaccard": pa.array(pairs.jaccard),
             "containment": pa.array(pairs.containment),
-            "accepted": pa.array(accepted),
+            "accepted": pa.array(found.accepted),
         }
     )
     write_table(context.out / "pairs.parquet", table.sort_by([("better", "ascending"), ("other", "ascending")]))
+
+
+def _write_report(
+    config: DeduplicateConfig,
+    context: StepContext,
+    keys: DocumentKeys,
+    found: Found,
+    losses: dict[str, dict[str, Any]],
+    warnings: list[str],
+) -> None:
+    from diglot.core.storage import write_json
+    from diglot.corpus.dedup.lsh import Bands, curve
+    from diglot.corpus.dedup.report import largest_clusters, largest_duplicate_groups
+
+    corpus = context.input()
+    # How often texts were read depends on the memory allowed, and this file does not.
+    pairs = {name: count for name, count in found.counts.items() if name != "texts_read"}
+    report = {
+        "alarms": warnings,
+        "by_source": losses,
+        "pairs": pairs,
+        "near_curve": curve(Bands(config.num_bands, config.rows_per_band)),
+        "cluster_curve": curve(Bands(config.cluster_bands, config.cluster_rows)),
+        "largest_duplicate_groups": largest_duplicate_groups(corpus, keys, found.verdicts),
+        "largest_clusters": largest_clusters(corpus, keys, found.verdicts),
+    }
+    write_json(context.out / "clusters.json", report)
+
+
+def _cluster_counts(verdicts: Verdicts) -> dict[str, int]:
+    import numpy as np
+
+    _, sizes = np.unique(verdicts.cluster[verdicts.keep], return_counts=True)
+    return {"number": len(sizes), "largest": int(sizes.max(initial=0)), "documents": int(sizes[sizes > 1].sum())}
 
 
 STEP = StepKind(kind="deduplicate", version=1, config=DeduplicateConfig, run=deduplicate)

@@ -12,11 +12,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diglot.core.errors import ConfigError
 from diglot.core.seeds import derive_seed
-from diglot.core.storage import write_json
+from diglot.core.storage import read_json, write_json
 from diglot.steps.context import StepContext, StepKind, input_step
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class EvaluateConfig:
     from_: the pre-trained model; chat: the model that answers; conversations: where its held-out questions come from.
     ngram_orders: n-gram models to compare with, over the same training tokens.
     max_tokens: held-out tokens scored per language; whole documents, so the last one may exceed it.
-    context: tokens per window; null takes the longest the model can read.
+    context: tokens per window; null takes the sequence length of pre-training.
     max_answers: held-out questions answered per language. num_continuations: held-out documents continued per language.
     temperature, top_p, no_repeat_ngram: how answers and continuations are drawn.
     """
@@ -99,7 +100,7 @@ def evaluate(config: EvaluateConfig, context: StepContext) -> dict[str, Any]:
         nats, description = _ngrams(config.ngram_orders, packed, heldout, tokenizer)
         write_json(context.out / "ngram.json", description)
     with _timed(seconds, "base"):
-        window = config.context or base.config.max_seq_len // 2 * 2
+        window = config.context or _trained_context(context.input().path, base)
         nats["base"] = _model_nats(base, "base", heldout, tokenizer, window, context)
     with _timed(seconds, "continuations"):
         continuations = answers.continue_documents(
@@ -142,6 +143,13 @@ def evaluate(config: EvaluateConfig, context: StepContext) -> dict[str, Any]:
         "scores": _headline(results),
         "seconds": seconds,
     }
+
+
+def _trained_context(pretrained: Path, model: Decoder) -> int:
+    """The longest even context that pre-training showed the model: positions beyond it are unknown to it."""
+    plan = pretrained / "plan.json"
+    length: int = read_json(plan)["sequence_length"] if plan.exists() else model.config.max_seq_len
+    return length // 2 * 2
 
 
 def _ngrams(

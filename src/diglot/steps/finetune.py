@@ -59,7 +59,7 @@ def finetune(config: FinetuneConfig, context: StepContext) -> dict[str, Any]:
     from diglot.train.conversation_order import ConversationOrder
     from diglot.train.loop import LoopSettings, Phase, train
     from diglot.train.objectives.sft import collate, sft
-    from diglot.train.optimizers import OptimizerConfig
+    from diglot.train.optimizer_config import OptimizerConfig
     from diglot.train.schedules import ScheduleConfig, schedule
 
     start = time.monotonic()

@@ -233,7 +233,7 @@ def _train_round(
     from diglot.train.conversation_order import ConversationOrder
     from diglot.train.loop import LoopSettings, Phase, train
     from diglot.train.objectives.dpo import dpo, dpo_objective
-    from diglot.train.optimizers import OptimizerConfig
+    from diglot.train.optimizer_config import OptimizerConfig
     from diglot.train.preferences import collate_pairs, reference_logprobs
     from diglot.train.schedules import ScheduleConfig, schedule
 

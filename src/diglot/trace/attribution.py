@@ -49,7 +49,7 @@ class Reads:
 
         Sequence k covers the tokens k * T .. k * T + T, so a token at a border is read with two.
         """
-        first, last = start // self.sequence_length, (stop - 1) // self.sequence_length
+        first, last = max(0, start - 1) // self.sequence_length, (stop - 1) // self.sequence_length
         indices = range(first, min(last, self.order.sizes.get(stream, 0) - 1) + 1)
         return tuple(sorted({step for index in indices for step in self.order.train_steps(stream, index)}))
 

@@ -20,8 +20,8 @@ from diglot.core.hardware import host
 from diglot.model.decoder import Decoder
 from diglot.train.types import LoopSettings
 
-# Deliberately rough: the choice to compile must come out the same when a killed run is started again, so it rests on the
-# amount of work and on facts of the machine, never on a measurement.
+# Deliberately rough: the choice to compile must come out the same when a killed run is started again, so it rests on
+# the amount of work and on facts of the machine, never on a measurement.
 FLOPS_PER_CORE_FP32, FLOPS_PER_CORE_BF16 = 40e9, 200e9
 COMPILE_SECONDS = 45.0
 COMPILE_GAIN = 0.15  # share of the eager time that compiled layers save
@@ -60,7 +60,9 @@ def _choose_compile(settings: LoopSettings, total_flops: float, threads: int, bf
         return False, "not compiled: compile is off."
     if compiler is None:
         if settings.compile == "on":
-            raise ConfigError("compile is on, but there is no C++ compiler (g++ or clang++). Install one, or set it off.")
+            raise ConfigError(
+                "compile is on, but there is no C++ compiler (g++ or clang++). Install one, or set it off."
+            )
         return False, "not compiled: no C++ compiler (g++ or clang++) was found; installing one makes long runs faster."
     if settings.compile == "on":
         return True, f"compiled with {compiler}: compile is on."
@@ -81,12 +83,12 @@ def prepared(backend: Backend, model: Decoder) -> Iterator[None]:
     before = (
         torch.get_num_threads(),
         torch.are_deterministic_algorithms_enabled(),
-        torch.utils.deterministic.fill_uninitialized_memory,
+        bool(torch.utils.deterministic.fill_uninitialized_memory),  # type: ignore[attr-defined]
     )
     torch.set_num_threads(backend.num_threads)
     torch.use_deterministic_algorithms(True)
     # Overwriting every new tensor with NaN finds bugs, not differences; it costs a pass over memory for each.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    _fill_new_tensors(False)
     torch.set_flush_denormal(True)  # a denormal costs a hundred times as much as another number
     if backend.compiled:
         torch._dynamo.config.recompile_limit = max(64, len(model.layers))  # layers may differ in width
@@ -101,7 +103,11 @@ def prepared(backend: Backend, model: Decoder) -> Iterator[None]:
         torch.set_flush_denormal(False)
         torch.set_num_threads(before[0])
         torch.use_deterministic_algorithms(before[1])
-        torch.utils.deterministic.fill_uninitialized_memory = before[2]
+        _fill_new_tensors(before[2])
+
+
+def _fill_new_tensors(on: bool) -> None:
+    torch.utils.deterministic.fill_uninitialized_memory = on  # type: ignore[attr-defined]
 
 
 @functools.cache

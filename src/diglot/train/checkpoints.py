@@ -3,10 +3,11 @@
     checkpoints/<tokens>/state.safetensors     weights and optimizer state, by name
     checkpoints/<tokens>/manifest.json         counters, order fingerprint, sizes and hashes; written last
 
-A checkpoint is made under a hidden name and renamed when it is whole, and it is valid only when its files have the sizes
-and hashes of its manifest. Names carry the tokens read in units of K, M or B, with leading zeros so that they sort:
-`0002457.6K`. Three classes: `release` is never deleted, `rolling` only where the user names how many to keep, and
-`emergency` (written on a signal) is replaced by the next checkpoint of any class where rolling ones are deleted too.
+A checkpoint is made under a hidden name and renamed when it is whole, and it is valid only when its files have the
+sizes and hashes of its manifest. Names carry the tokens read in units of K, M or B, with leading zeros so that they
+sort: `0002457.6K`. Three classes: `release` is never deleted, `rolling` only where the user names how many to keep,
+and `emergency` (written on a signal) is replaced by the next checkpoint of any class where rolling ones are deleted
+too.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def write_checkpoint(
     order_fingerprint: str,
     facts: Mapping[str, Any],
 ) -> Checkpoint:
-    """Write `folder/name` whole or not at all. `facts` are noted and compared by nobody but the reader of the manifest."""
+    """Write `folder/name` whole or not at all. `facts` are noted for whoever resumes."""
     final, partial = folder / name, folder / f".{name}{PARTIAL}"
     try:
         shutil.rmtree(partial, ignore_errors=True)
@@ -151,8 +152,8 @@ def newest_valid(folder: Path, order_fingerprint: str, warn: Callable[[str], Non
         if written_for != order_fingerprint:
             raise ConfigError(
                 f"checkpoint {checkpoint.path} was written for data order {written_for}, this run has "
-                f"{order_fingerprint}: the streams, mixture, seed or batch size changed. Restore them to resume, or move "
-                "the folder away to start a new run."
+                f"{order_fingerprint}: the streams, mixture, seed or batch size changed. Restore them to resume, or "
+                "move the folder away to start a new run."
             )
         damage = checkpoint.damage()
         if damage is None:
@@ -162,7 +163,7 @@ def newest_valid(folder: Path, order_fingerprint: str, warn: Callable[[str], Non
 
 
 def prune(folder: Path, keep_rolling: int | None) -> None:
-    """Delete rolling checkpoints beyond the newest `keep_rolling`, and emergency ones that are not the newest of all."""
+    """Delete rolling checkpoints beyond the newest `keep_rolling`, and emergency ones that are not the newest."""
     if keep_rolling is None:
         return
     everything = checkpoints(folder)

@@ -1,8 +1,8 @@
 """What a run writes down: train.jsonl, timing.jsonl and TensorBoard files.
 
-    train.jsonl      one line per logged training step; on one machine, byte-identical however often the run was killed
-    timing.jsonl     seconds and speed; differs from run to run
-    tensorboard/     the same numbers for TensorBoard
+train.jsonl      one line per logged training step; on one machine, byte-identical however often the run was killed
+timing.jsonl     seconds and speed; differs from run to run
+tensorboard/     the same numbers for TensorBoard
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ class TrainLog:
     def __enter__(self) -> TrainLog:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for stream in self._streams.values():
             stream.close()
         if self._tensorboard is not None:

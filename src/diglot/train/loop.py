@@ -1,9 +1,9 @@
 """The training loop: one for every objective.
 
 A training step sums the losses of its microbatches, divides once by the number of items in all of them, clips, and
-updates. So the split into microbatches changes nothing but rounding. Everything that decides the result is a pure function
-of the training step's number (batches, learning rate) or lies in the checkpoint (weights, optimizer state), which makes a
-killed and resumed run end in the same bytes as an undisturbed one, on one machine.
+updates. So the split into microbatches changes nothing but rounding. Everything that decides the result is a pure
+function of the training step's number (batches, learning rate) or lies in the checkpoint (weights, optimizer state),
+which makes a killed and resumed run end in the same bytes as an undisturbed one, on one machine.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from diglot.core.progress import Bar, Progress
 from diglot.core.seeds import derive_seed
 from diglot.model.decoder import Decoder
 from diglot.model.sizes import parameter_counts, train_flops_per_token
-from diglot.train.backend import Backend, choose_backend, prepared
+from diglot.train.backend import choose_backend, prepared
 from diglot.train.checkpoints import (
     Checkpoint,
     Counters,
@@ -86,7 +86,8 @@ class _Run:
         self.starts = [sum(p.num_train_steps for p in phases[:i]) for i in range(len(phases) + 1)]
         first = phases[0].batch_at(0)
         length = first[0]["input_ids"].shape[1]
-        # Batches differ a little in objectives with padding; this estimate serves names, the bar and the compile choice.
+        # Batches differ a little in objectives with padding; this estimate serves names, the bar and the compile
+        # choice.
         self.total_tokens = sum(p.num_train_steps * sum(map(num_tokens, p.batch_at(0))) for p in phases)
         self.backend = choose_backend(settings, self.total_tokens * train_flops_per_token(model.config, length))
         self.done = Counters(train_steps_done=0, num_tokens=0)
@@ -109,7 +110,7 @@ class _Run:
         )
         started = time.perf_counter()
         first_tokens = self.done.num_tokens
-        compile_seconds = 0.0
+        first_seconds = 0.0  # of the first training step, which waits for the compiler
         left = max(0, self.total_tokens - first_tokens)
         self.model.train()
         with (
@@ -124,17 +125,15 @@ class _Run:
                 line = self._train_step(number)
                 if number % self.settings.log_every == 0 or number + 1 in self.starts:
                     log.train_step(line)
-                if number + 1 == 1 + (0 if self.resumed_from is None else number) and self.backend.compiled:
-                    compile_seconds = max(compile_seconds, time.perf_counter() - started)
+                first_seconds = first_seconds or time.perf_counter() - started
                 self._show(bar, clock, log, line, self.done.num_tokens - before)
                 self._save_when_due(before)
         self.model.eval()
         seconds = time.perf_counter() - started
-        return self._report(seconds, compile_seconds, self.done.num_tokens - first_tokens)
+        return self._report(seconds, first_seconds, self.done.num_tokens - first_tokens)
 
     def _resume(self) -> None:
-        warn = lambda text: self.progress.say(f"{self.settings.label}: warning: {text}")  # noqa: E731
-        checkpoint = newest_valid(self.out / "checkpoints", self.settings.order_fingerprint, warn)
+        checkpoint = newest_valid(self.out / "checkpoints", self.settings.order_fingerprint, self._warn)
         if checkpoint is None:
             return
         tensors = checkpoint.tensors()
@@ -155,12 +154,22 @@ class _Run:
             at_fresh_start = number == self.starts[index] and self.phases[index].reset_optimizer
             if not at_fresh_start:
                 prefix = "optimizer."
-                self.optimizer.load_state({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+                self.optimizer.load_state(
+                    {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+                )
         facts = self._facts()
         changed = {k: (v, facts[k]) for k, v in checkpoint.manifest["facts"].items() if facts.get(k) != v}
         if changed:
-            warn(f"this run goes on under other conditions ({changed}), so its last bits may differ from an undisturbed one.")
-        self.progress.say(f"{self.settings.label}: resumed from checkpoint {checkpoint.name} after {number:,} training steps")
+            self._warn(
+                f"this run goes on under other conditions ({changed}); its last bits may differ from an "
+                "undisturbed one."
+            )
+        self.progress.say(
+            f"{self.settings.label}: resumed from checkpoint {checkpoint.name} after {number:,} training steps"
+        )
+
+    def _warn(self, text: str) -> None:
+        self.progress.say(f"{self.settings.label}: warning: {text}")
 
     def _phase_index(self, train_step: int) -> int:
         return next(i for i in range(len(self.phases)) if train_step < self.starts[i + 1])
@@ -177,8 +186,9 @@ class _Run:
         loss = total / count
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise DiglotError(
-                f"training step {number} of phase '{phase.name}' has loss {loss} and gradient norm {norm}; the weights were "
-                f"not touched. Lower the learning rate (it was {lr:.3g}) or look at its documents with `diglot batch`. "
+                f"training step {number} of phase '{phase.name}' has loss {loss} and gradient norm {norm}; the weights "
+                f"were not touched. Lower the learning rate (it was {lr:.3g}) or look at what it read with "
+                f"`diglot batch`. "
                 f"Last checkpoint: {self.last_checkpoint.name if self.last_checkpoint else 'none'}."
             )
         self.optimizer.step(lr)
@@ -213,9 +223,9 @@ class _Run:
         return total, count, stats
 
     def _divide_and_clip(self, count: int) -> float:
-        """Turn summed gradients into those of the mean loss, scaled down to the clip norm; returns the norm before that."""
+        """Turn summed gradients into those of the mean loss, clipped; returns the norm before clipping."""
         grads: list[Tensor] = [p.grad for p in self.model.parameters() if p.grad is not None]
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads))).item() / count
+        norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads))).item()) / count
         clip = self.settings.clip_norm
         shrink = 1.0 if clip is None or norm <= clip else clip / norm
         torch._foreach_mul_(grads, shrink / count)
@@ -243,12 +253,13 @@ class _Run:
             checkpoint = self._save("emergency")
             name = signal.Signals(self.stop_signal).name
             raise DiglotError(
-                f"stopped by {name} after training step {self.done.train_steps_done:,} of {self.starts[-1]:,}; checkpoint "
-                f"{checkpoint.name} is saved. Run the same command again to go on from it."
+                f"stopped by {name} after training step {self.done.train_steps_done:,} of {self.starts[-1]:,}; "
+                f"checkpoint {checkpoint.name} is saved. Run the same command again to go on from it."
             )
-        passed = lambda mark: tokens_before < mark <= self.done.num_tokens  # noqa: E731
         every = self.settings.checkpoint_every_tokens
-        if self.done.train_steps_done in self.starts or any(map(passed, self.settings.release_tokens)):
+        if self.done.train_steps_done in self.starts or any(
+            tokens_before < mark <= self.done.num_tokens for mark in self.settings.release_tokens
+        ):
             self._save("release")  # ends of phases are what others want to start from
         elif every is not None and tokens_before // every != self.done.num_tokens // every:
             self._save("rolling")
@@ -290,7 +301,9 @@ class _Run:
             self.stop_signal = number
             for which, handler in before.items():
                 signal.signal(which, handler)
-            self.progress.say(f"{self.settings.label}: stopping after this training step; a second signal stops at once.")
+            self.progress.say(
+                f"{self.settings.label}: stopping after this training step; a second signal stops at once."
+            )
 
         before = {which: signal.signal(which, note) for which in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -299,7 +312,7 @@ class _Run:
             for which, handler in before.items():
                 signal.signal(which, handler)
 
-    def _report(self, seconds: float, compile_seconds: float, tokens: int) -> TrainReport:
+    def _report(self, seconds: float, first_seconds: float, tokens: int) -> TrainReport:
         lines = read_lines(self.out / TRAIN)
         losses = [line["loss"] for line in lines]
         tail = losses[-max(1, len(losses) // 10) :]
@@ -310,7 +323,7 @@ class _Run:
             phase_losses={line["phase"]: line["loss"] for line in lines},
             resumed_from=self.resumed_from,
             seconds=seconds,
-            compile_seconds=compile_seconds,
+            first_train_step_seconds=first_seconds,
             tokens_per_second=tokens / seconds if tokens else 0.0,
             num_threads=self.backend.num_threads,
             precision=self.backend.precision,

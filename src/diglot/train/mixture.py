@@ -1,7 +1,8 @@
 """How many sequences of each stream a phase of pre-training reads.
 
-A mixture maps patterns of stream names to weights: `{"*.zh-Hans": 2, "*": 1}`. The first pattern that fits a stream takes
-it; the streams of one pattern share its weight in proportion to their tokens; a stream that no pattern fits is not read.
+A mixture maps patterns of stream names to weights: `{"*.zh-Hans": 2, "*": 1}`. The first pattern that fits a stream
+takes it; the streams of one pattern share its weight in proportion to their tokens; a stream that no pattern fits is
+not read.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ def quotas(
     Args:
         mixture: pattern -> weight, >= 0. Empty means every stream in proportion to its tokens.
         sizes: stream -> number of sequences it holds.
-        counts: what a weight counts. `tokens`: the share of the phase's tokens that the pattern gets. `epochs`: how often
+        counts: what a weight counts. `tokens`: the share of the phase's tokens that the pattern gets. `epochs`: how
+        often
             its streams are read relative to the others; weights of 1 keep the natural proportions.
     Raises: ConfigError for a pattern that fits no stream, or when no stream is left.
     """

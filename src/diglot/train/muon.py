@@ -1,8 +1,8 @@
 """Muon: momentum, then the nearest orthogonal matrix as the update (Jordan et al. 2024).
 
-Every direction of a weight matrix moves by the same amount, where AdamW lets a few large singular values rule. The update
-of a [rows, columns] matrix is scaled by 0.2 sqrt(max(rows, columns)), so that its entries are about as large as AdamW's and
-both can share one learning rate and weight decay (Liu et al. 2025, arXiv 2502.16982).
+Every direction of a weight matrix moves by the same amount, where AdamW lets a few large singular values rule. The
+update of a [rows, columns] matrix is scaled by 0.2 sqrt(max(rows, columns)), so that its entries are about as large as
+AdamW's and both can share one learning rate and weight decay (Liu et al. 2025, arXiv 2502.16982).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def orthogonalise(matrices: Tensor, num_iterations: int) -> Tensor:
 
 @dataclass(frozen=True)
 class MuonMatrix:
-    """One parameter and the heights of the matrices stacked in it: fused q, k, v and gate, up are matrices of their own."""
+    """One parameter and the heights of the matrices stacked in it: fused q, k, v (or gate, up) count one by one."""
 
     name: str
     weight: Tensor
@@ -63,9 +63,11 @@ class Muon:
             buffer.lerp_(matrix.weight.grad, 1 - self.momentum)
             look_ahead = matrix.weight.grad.lerp(buffer, self.momentum)  # Nesterov
             for part, update in zip(
-                matrix.weight.split(matrix.heights), look_ahead.split(matrix.heights), strict=True
+                torch.split(matrix.weight, list(matrix.heights)),
+                torch.split(look_ahead, list(matrix.heights)),
+                strict=True,
             ):
-                by_shape[tuple(part.shape)].append((part, update))  # type: ignore[index]
+                by_shape[part.shape[0], part.shape[1]].append((part, update))
         for shape, pairs in by_shape.items():
             updates = orthogonalise(torch.stack([update for _, update in pairs]), self.num_iterations)
             scale = 0.2 * max(shape) ** 0.5

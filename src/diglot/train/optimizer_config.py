@@ -14,7 +14,8 @@ class OptimizerConfig:
 
     kind: `adamw`, or `muon`: Muon for the matrices inside the layers, AdamW for embeddings, head, norms and biases.
     weight_decay: decoupled, times the learning rate; on matrices only, not on embeddings, norms and biases.
-    embed_lr_ratio, head_lr_ratio: learning rate of the token embeddings and of the output matrix / the schedule's. A tied
+    embed_lr_ratio, head_lr_ratio: learning rate of the token embeddings and of the output matrix / the schedule's. A
+    tied
         matrix counts as embeddings.
     muon_lr_ratio: learning rate of Muon's matrices / the schedule's.
     muon_iterations: Newton-Schulz iterations; 5 bring the singular values near enough to 1.

@@ -1,7 +1,7 @@
 """One optimizer for the whole model: AdamW, or Muon for the matrices of the layers and AdamW for the rest.
 
-Weight decay is decoupled (Loshchilov and Hutter 2019) and spares embeddings, norms and biases. The state is a flat mapping
-of named tensors, so that a checkpoint holds no pickled objects.
+Weight decay is decoupled (Loshchilov and Hutter 2019) and spares embeddings, norms and biases. The state is a flat
+mapping of named tensors, so that a checkpoint holds no pickled objects.
 """
 
 from __future__ import annotations

@@ -4,9 +4,10 @@ Any step can be asked for without replaying those before it, and the question ca
 sequence. Neither needs torch, so `diglot batch` and `diglot seen` answer at once from a run's plan.json.
 
 Three rules, each exact and reversible:
-1. A phase reads a whole number of sequences of each stream (`train/mixture.py`). Draw j of a stream with Q of them sits at
-   place (j + 1/2) / Q of the phase; the draws of all streams, sorted by place and then by stream, fill the phase's slots.
-   So every stretch of a phase has nearly the mixture of the whole.
+1. A phase reads a whole number of sequences of each stream (`train/mixture.py`). Draw j of a stream with Q of them
+sits at
+   place (j + 1/2) / Q of the phase; the draws of all streams, sorted by place and then by stream, fill the phase's
+   slots. So every stretch of a phase has nearly the mixture of the whole.
 2. Draws are counted through all phases: draw g of a stream with n sequences is number g mod n of epoch g // n.
 3. An epoch of a stream is a seeded permutation of its sequences (`train/permutation.py`).
 
@@ -94,8 +95,8 @@ class DataOrder:
         for phase in self.phases:
             if phase.num_sequences < 1 or sum(phase.quotas.values()) != phase.num_sequences:
                 raise ConfigError(
-                    f"phase '{phase.name}' has {phase.num_sequences} places for {sum(phase.quotas.values())} sequences. "
-                    "A phase has at least one training step, and its quotas fill it."
+                    f"phase '{phase.name}' has {phase.num_sequences} places for {sum(phase.quotas.values())} "
+                    "sequences. A phase has at least one training step, and its quotas fill it."
                 )
             if absent := [name for name in phase.names if self.sizes.get(name, 0) < 1]:
                 raise ConfigError(f"phase '{phase.name}' reads {absent}, which hold no sequences.")
@@ -129,11 +130,15 @@ class DataOrder:
         found = []
         total = sum(phase.quotas.get(stream, 0) for phase in self.phases)
         for epoch in range(-(-total // size)):
-            draw = epoch * size + int(permute_back(np.array([sequence_index]), size, self._epoch_seed(stream, epoch))[0])
+            draw = epoch * size + int(
+                permute_back(np.array([sequence_index]), size, self._epoch_seed(stream, epoch))[0]
+            )
             for index, phase in enumerate(self.phases):
                 local = draw - self._draws_before_phase[index][stream]
                 if 0 <= local < phase.quotas.get(stream, 0):
-                    found.append(self._phase_starts[index] + phase.slot(stream, local) // phase.sequences_per_train_step)
+                    found.append(
+                        self._phase_starts[index] + phase.slot(stream, local) // phase.sequences_per_train_step
+                    )
         return found
 
     def to_plan(self) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Seeded permutations of 0..n-1 that need no memory and can be read at any place, in both directions.
 
 A Feistel network over the smallest even number of bits that holds n, walked until the value falls below n (Black and
-Rogaway 2002, format-preserving encryption). Written out here because NumPy does not promise that `Generator.permutation`
-stays the same across versions, and the order of training data must.
+Rogaway 2002, format-preserving encryption). Written out here because NumPy does not promise that
+`Generator.permutation` stays the same across versions, and the order of training data must.
 """
 
 from __future__ import annotations

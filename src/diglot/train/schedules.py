@@ -1,7 +1,7 @@
 """Learning rates as pure functions of the phase-local training step, in float64.
 
-`cosine` and `exponential` are MAP-Neo's two (methods sheet section 9.2): the first for the fundamental phase, the second,
-with a half-life, for the decay phase. `wsd` (MiniCPM, Hu et al. 2024) holds the peak and then decays.
+`cosine` and `exponential` are MAP-Neo's two (methods sheet section 9.2): the first for the fundamental phase, the
+second, with a half-life, for the decay phase. `wsd` (MiniCPM, Hu et al. 2024) holds the peak and then decays.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def _after_warmup(config: ScheduleConfig, step: int, length: int, peak: float, f
         case "cosine":
             return floor + 0.5 * (peak - floor) * (1 + math.cos(math.pi * progress))
         case "exponential":
-            return max(floor, peak * 0.5 ** (step / (config.half_life_share * whole)))
+            return max(floor, peak * math.pow(0.5, step / (config.half_life_share * whole)))
         case "wsd":
             decay = min(config.decay_share * whole, float(length))
             into_decay = step - (length - decay)

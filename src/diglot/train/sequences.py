@@ -1,8 +1,8 @@
 """The geometry of fixed-length sequences in a stream of tokens.
 
-Sequence k of a stream covers tokens k*T .. k*T + T: T inputs and, one further, T targets. Sequences share one token, which
-is a target of the one and an input of the next, so no target is read twice. What does not fill a last sequence is left
-unused, unless it is all there is.
+Sequence k of a stream covers tokens k*T .. k*T + T: T inputs and, one further, T targets. Sequences share one token,
+which is a target of the one and an input of the next, so no target is read twice. What does not fill a last sequence
+is left unused, unless it is all there is.
 """
 
 from __future__ import annotations

@@ -23,10 +23,11 @@ Where rows are padded, `attention_mask` bool [B, T] is true for real tokens."""
 
 
 class ItemLosses(NamedTuple):
-    """What an objective found in one microbatch. Sums, never means: the loop divides by the count of the whole batch."""
+    """What an objective found in one microbatch. Sums, never means: the loop divides by the whole batch's count."""
 
     total: Tensor  # scalar, sum of the losses of all items in nats, differentiable
-    count: int | Tensor  # how many items (tokens, pairs) the sum is over
+    # How many items (tokens, pairs) the sum is over. The name hides tuple.count, which nobody asks.
+    count: int | Tensor  # type: ignore[assignment]
     stats: Mapping[str, Tensor]  # further sums for the log, detached; logged divided by the same count
 
 
@@ -80,9 +81,13 @@ class LoopSettings:
         if self.compile not in ("auto", "on", "off"):
             raise ConfigError(f"compile '{self.compile}' is not known. Known: auto, on, off.")
         if self.log_every < 1 or (self.checkpoint_every_tokens is not None and self.checkpoint_every_tokens < 1):
-            raise ConfigError("log_every and checkpoint_every_tokens count from 1. Leave the latter out to switch it off.")
+            raise ConfigError(
+                "log_every and checkpoint_every_tokens count from 1. Leave the latter out to switch it off."
+            )
         if self.keep_rolling is not None and self.keep_rolling < 1:
-            raise ConfigError("keep_rolling is at least 1: with none, a kill would lose the run. Leave it out to keep all.")
+            raise ConfigError(
+                "keep_rolling is at least 1: with none, a kill would lose the run. Leave it out to keep all."
+            )
         if self.clip_norm is not None and self.clip_norm <= 0:
             raise ConfigError(f"clip_norm = {self.clip_norm} would stop all learning. Set it above 0, or to null.")
 
@@ -97,7 +102,7 @@ class TrainReport:
     phase_losses: Mapping[str, float]  # loss of the last training step of each phase
     resumed_from: str | None  # name of the checkpoint
     seconds: float
-    compile_seconds: float
+    first_train_step_seconds: float  # with the compiler's time, where it compiled
     tokens_per_second: float
     num_threads: int
     precision: str

@@ -15,7 +15,7 @@ _COMPLETE = re.compile(r".*[.!?。！？][”」』）)\"]*", re.S)
 
 # What stands at the start of a sentence that only points elsewhere, or at text that is not in the answer.
 _POINTER = re.compile(
-    r"(?:see|please (?:see|refer|note|read|use)|refer to|for (?:more|further|details)|click|note:|tip:|warning:"
+    r"(?:see|please (?:see|refer|note|read|use)|refer to|for (?:more|further|details)|click here|note:|tip:|warning:"
     r"|to access|this (?:section|chapter|document|tutorial|page)|the following|as (?:shown|mentioned|described)"
     r"|(?:but|however|so|also|then|thus|therefore|otherwise|and|or|in this case|instead|again|moreover|unfortunately)\b"
     r"|请?参[见看阅考照]|请[查参]|详[见情细]|更多|有关.{0,20}(?:参见|请参)|点击此处|要访问|本[章节文手页]|以下|如下|如[上前]"

@@ -39,7 +39,7 @@ class Similar:
 class NearDuplicates(NamedTuple):
     """For N documents: duplicate_of int64 (-1 where kept), jaccard and containment float32 (NaN where kept).
 
-    num_uncompared: pairs of a bucket that max_rounds left out.
+    num_uncompared: pairs of a bucket or of a component that max_rounds left out, at most.
     """
 
     duplicate_of: Any
@@ -67,4 +67,6 @@ def near_duplicates(found: Buckets, comparisons: Comparisons, similar: Similar, 
         duplicate_of[dropped] = survivor[drop]
         jaccard[dropped], containment[dropped] = pairs.jaccard[drop], pairs.containment[drop]
         open_ = other[~drop]
+    _, sizes = np.unique(component[open_], return_counts=True)  # all 1 unless max_rounds came first
+    num_uncompared += int((sizes * (sizes - 1) // 2).sum())
     return NearDuplicates(duplicate_of, jaccard, containment, num_uncompared)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from diglot.corpus.signals import QUALITY, REPETITION
 
@@ -57,7 +58,7 @@ def language(texts: pa.LargeStringArray) -> Columns:
     from diglot.text.language import SAMPLE_CHARS, identify
 
     # Cut in Arrow: only the sample of each text becomes a Python string.
-    samples = pa.compute.utf8_slice_codeunits(texts, 0, SAMPLE_CHARS).to_pylist()
+    samples = pc.utf8_slice_codeunits(texts, 0, SAMPLE_CHARS).to_pylist()
     found = [identify(sample) for sample in samples]
     return {
         "lang": pa.array([tag for tag, _ in found], pa.string()),

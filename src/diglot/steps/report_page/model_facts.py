@@ -55,9 +55,9 @@ def tokens(pack: Artifact, pretrain: Artifact | None) -> dict[str, Any]:
 
 
 def training(run: Artifact) -> dict[str, Any]:
-    """One training run: its counts, and its log thinned to at most MAX_POINTS points a curve.
+    """One training run: its counts, and its logs thinned to at most MAX_POINTS points a curve.
 
-    A preference run has a log per round; they are joined, and training steps and tokens count on.
+    A preference run has logs per round; they are joined, and training steps and tokens count on.
     """
     return {
         "kind": run.kind,
@@ -65,21 +65,22 @@ def training(run: Artifact) -> dict[str, Any]:
         "counts": run.counts,
         "seconds": run.manifest.seconds,
         "num_parameters": num_parameters(run),
-        "log": thinned(_log(run)),
+        "log": thinned(_joined(run, "train.jsonl")),
+        "timing": thinned(_joined(run, "timing.jsonl")),
     }
 
 
-def _log(run: Artifact) -> list[dict[str, Any]]:
-    joined: list[dict[str, Any]] = []
-    for path in sorted([*run.path.glob("train.jsonl"), *run.path.glob("round-*/train.jsonl")]):
-        before = joined[-1] if joined else {}
+def _joined(run: Artifact, name: str) -> list[dict[str, Any]]:
+    lines: list[dict[str, Any]] = []
+    for path in sorted([*run.path.glob(name), *run.path.glob(f"round-*/{name}")]):
+        before = lines[-1] if lines else {}
         for line in path.read_text().splitlines():
             record = json.loads(line)
-            for key in ("train_step", "tokens"):
+            for key in ("train_step", "num_tokens"):
                 if key in record and key in before:
                     record[key] += before[key]
-            joined.append(record)
-    return joined
+            lines.append(record)
+    return lines
 
 
 def thinned(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -108,19 +109,26 @@ def num_tokens(run: Mapping[str, Any]) -> int | None:
     """Tokens that a run was trained on, as it counted or as its log ends; None where neither says."""
     counted: int | None = run["counts"].get("tokens", run["counts"].get("num_tokens"))
     if counted is None and run["log"]:
-        counted = run["log"][-1].get("tokens")
+        counted = run["log"][-1].get("num_tokens")
     return counted
 
 
 def flops(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """An estimate: 6 * parameters * tokens, over the training runs that say their tokens. Empty without any."""
-    counted = [(run, tokens) for run in runs if (tokens := num_tokens(run))]
+    """Of all training runs that say it or say their tokens. Empty without any."""
+    counted = {run["step"]: found for run in runs if (found := _flops(run))}
     if not counted:
         return {}
-    total = sum(FLOPS_PER_PARAMETER_AND_TOKEN * run["num_parameters"] * tokens for run, tokens in counted)
+    total = sum(counted.values())
     return {
         "flops": total,
-        "flops_note": f"About {total:.2g} floating-point operations of training: 6 × parameters × tokens, summed over "
-        + ", ".join(run["step"] for run, _ in counted)
-        + ". Attention, evaluation and generation are not counted.",
+        "flops_note": f"About {total:.2g} floating-point operations of training, summed over {', '.join(counted)}. "
+        "Evaluation and generation are not counted.",
     }
+
+
+def _flops(run: Mapping[str, Any]) -> float | None:
+    """As the run itself counted, else 6 * parameters * tokens."""
+    if "flops" in run["counts"]:
+        return float(run["counts"]["flops"])
+    tokens = num_tokens(run)
+    return None if tokens is None else float(FLOPS_PER_PARAMETER_AND_TOKEN * run["num_parameters"] * tokens)

@@ -14,24 +14,33 @@ NAMES = {"pretrain": "Pre-training", "finetune": "Fine-tuning", "prefer": "Prefe
 CURVES = (  # key in the log, label, starts at zero
     ("loss", "loss, nats per item", False),
     ("learning_rate", "learning rate", True),
+    ("grad_norm", "gradient norm", True),
     ("reward_margin", "reward margin", False),
     ("accuracy", "chosen preferred, share", False),
-    ("tokens_per_second", "tokens per second", True),
 )
 
 
 def training_view(run: Mapping[str, Any]) -> dict[str, Any]:
     """Charts and facts of one run. A curve that the log does not hold is not drawn."""
     log = run["log"]
-    axis = "tokens" if log and "tokens" in log[0] else "train_step"
+    axis = "num_tokens" if log and "num_tokens" in log[0] else "train_step"
     marks = _phase_starts(log, axis)
     charts = []
-    for key, label, zero in CURVES:
-        points = [(line[axis], line[key]) for line in log if line.get(key) is not None]
+    curves = [(log, *curve) for curve in CURVES] + [(run["timing"], "tokens_per_second", "tokens per second", True)]
+    for lines, key, label, zero in curves:
+        points = [(line[axis], line[key]) for line in lines if line.get(key) is not None]
         if len(points) > 1:
             line = Line(name=label, css="accent", x=[x for x, _ in points], y=[y for _, y in points])
             charts.append(
-                Markup(line_chart([line], x_label=axis.replace("_", " "), y_label=label, marks=marks, zero=zero))
+                Markup(
+                    line_chart(
+                        [line],
+                        x_label=axis.removeprefix("num_").replace("_", " "),
+                        y_label=label,
+                        marks=marks,
+                        zero=zero,
+                    )
+                )
             )
     return {
         "id": run["kind"],

@@ -5,7 +5,6 @@ Shapes: P pairs, B = 2P sequences (the chosen ones first, then the rejected ones
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -14,8 +13,8 @@ from torch import Tensor
 
 from diglot.core.errors import ConfigError
 from diglot.model.decoder import Decoder
-from diglot.train.loop import IGNORE, Batch, ItemLosses
 from diglot.train.objectives.sft import target_logprobs
+from diglot.train.types import IGNORE, Batch, ItemLosses, Objective
 
 
 class PairLogprobs(NamedTuple):
@@ -47,7 +46,7 @@ def pair_logprobs(model: Decoder, batch: Batch) -> PairLogprobs:
     return PairLogprobs(*sums_B.chunk(2))
 
 
-def dpo_objective(beta: float, sft_weight: float = 0.0) -> Callable[[Decoder, Batch], ItemLosses]:
+def dpo_objective(beta: float, sft_weight: float = 0.0) -> Objective:
     """The loop's objective for pair batches that also hold `reference_chosen` and `reference_rejected` [P].
 
     An item is a pair. The stats are sums over pairs: `reward_margin` (beta times nats), `accuracy` (1 where the policy

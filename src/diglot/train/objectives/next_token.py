@@ -2,10 +2,10 @@
 
 Shape legend: N tokens of a microbatch, C tokens of a chunk, V vocabulary, D width.
 
-The logits of 4,096 tokens over 8,192 pieces take 134 MB, and plain cross-entropy walks over them about six times. Here a
-chunk's logits are made, turned into their own gradient in place, multiplied back into the gradients of hidden states and
-output matrix, and forgotten, all while they lie in the cache. The backward pass then only scales. That is the same number
-of products as the plain way (three), and none is computed twice.
+The logits of 4,096 tokens over 8,192 pieces take 134 MB, and plain cross-entropy walks over them about six times. Here
+a chunk's logits are made, turned into their own gradient in place, multiplied back into the gradients of hidden states
+and output matrix, and forgotten, all while they lie in the cache. The backward pass then only scales. That is the same
+number of products as the plain way (three), and none is computed twice.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ def next_token(*, z_loss: float = 0.0) -> Objective:
     """The pre-training objective: -log p(target), in nats, one item per target that is not IGNORE.
 
     Args:
-        z_loss: weight of log(sum exp logits)^2, which keeps logits from drifting (Chowdhery et al. 2022); 1e-4 is usual.
+        z_loss: weight of log(sum exp logits)^2, which keeps logits from drifting (Chowdhery et al. 2022); 1e-4 is
+        usual.
             It is part of the loss that is minimised; the log shows the cross-entropy alone as `cross_entropy`.
     """
 
@@ -44,7 +45,8 @@ def linear_cross_entropy(
 ) -> tuple[Tensor, Tensor]:
     """Sum over targets of logsumexp(z) - z[target] + z_loss * logsumexp(z)^2, with z = hidden @ weight^T.
 
-    Returns: that sum, differentiable in hidden and weight; and the sum of the cross-entropy alone, detached. Both float32
+    Returns: that sum, differentiable in hidden and weight; and the sum of the cross-entropy alone, detached. Both
+    float32
         scalars in nats. Products run in bfloat16 under CPU autocast, sums and exponentials always in float32.
     """
     dtype = torch.bfloat16 if torch.is_autocast_enabled("cpu") else torch.float32

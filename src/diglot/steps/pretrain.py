@@ -1,0 +1,283 @@
+"""Recipe step `pretrain`: packed tokens -> a language model, in phases with their own mixture and schedule.
+
+Writes model/ (Hugging Face layout with the tokenizer's files), checkpoints/, train.jsonl, timing.jsonl, tensorboard/
+and plan.json, from which `diglot batch` and `diglot seen` work out the order of the data without torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from diglot.core.errors import ConfigError, InputError
+from diglot.core.storage import write_json
+from diglot.model.config import DecoderConfig, InitConfig
+from diglot.model.sizes import ladder_config, parameter_counts, train_flops_per_token
+from diglot.steps.context import StepContext, StepKind, input_step, runtime
+from diglot.train.mixture import Counts, epochs_read
+from diglot.train.optimizer_config import OptimizerConfig
+from diglot.train.order import DataOrder, PhaseMix, plan_order
+from diglot.train.schedules import ScheduleConfig, schedule
+from diglot.train.sequences import num_sequences, num_unused_tokens
+
+if TYPE_CHECKING:
+    from diglot.corpus.pack import Stream
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """A size of the ladder (`model/sizes.py`) and whatever differs from it."""
+
+    size: str = "nano"
+    d_model: int | None = None
+    num_layers: int | None = None
+    num_heads: int | None = None
+    num_kv_heads: int | None = None
+    head_dim: int | None = None
+    ffn_dim: int | tuple[int, ...] | None = None
+    max_seq_len: int = 2048
+    rope_theta: float = 10_000.0
+    tie_embeddings: bool = False
+    qk_norm: bool = False
+    faithful: bool = False  # MAP-Neo's feed-forward of 8 x width
+    multi_query: bool = False  # one key and value head, as in MAP-Neo's 2B
+
+    def decoder(self, vocab_size: int) -> DecoderConfig:
+        """The whole shape. Numbers that follow from others do so: heads keep their share of a changed width."""
+        base = ladder_config(self.size, vocab_size=vocab_size, max_seq_len=self.max_seq_len)
+        width, heads = self.d_model or base.d_model, self.num_heads or base.num_heads
+        if self.head_dim is None and width % heads:
+            raise ConfigError(f"d_model = {width} does not divide into {heads} heads. Set head_dim, or another number.")
+        return replace(
+            base,
+            d_model=width,
+            num_layers=self.num_layers or base.num_layers,
+            num_heads=heads,
+            num_kv_heads=self.num_kv_heads or (1 if self.multi_query else heads),
+            head_dim=self.head_dim or width // heads,
+            ffn_dim=self.ffn_dim or (8 if self.faithful else 4) * width,
+            rope_theta=self.rope_theta,
+            tie_embeddings=self.tie_embeddings,
+            qk_norm=self.qk_norm,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseConfig:
+    """One phase. Its length is `tokens`, or `epochs` of all training tokens.
+
+    mixture: pattern of stream names -> weight (`train/mixture.py`); empty reads every stream by its tokens.
+    weights_count: what a weight counts: a share of the phase's `tokens`, or `epochs` relative to the other streams.
+    batch_tokens: tokens of one training step.
+    optimizer: None takes the step's.
+    """
+
+    name: str
+    tokens: int | None = None
+    epochs: float | None = None
+    mixture: Mapping[str, float] = field(default_factory=dict)
+    weights_count: Counts = "tokens"
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    learning_rate: float = 2e-4
+    batch_tokens: int = 8192
+    optimizer: OptimizerConfig | None = None
+    reset_optimizer: bool = True
+
+    def __post_init__(self) -> None:
+        if (self.tokens is None) == (self.epochs is None):
+            raise ConfigError(f"phase '{self.name}' needs either tokens or epochs, and not both.")
+        if (self.tokens or 0) < 0 or (self.epochs or 0) < 0 or not (self.tokens or self.epochs):
+            raise ConfigError(
+                f"phase '{self.name}' has no length. Set tokens or epochs above 0, or leave the phase out."
+            )
+        if self.batch_tokens < 1 or self.learning_rate <= 0:
+            raise ConfigError(f"phase '{self.name}': batch_tokens is at least 1 and learning_rate above 0.")
+
+
+DEFAULT_PHASES = (
+    PhaseConfig(name="fundamental", epochs=0.8, schedule=ScheduleConfig(shape="cosine")),
+    PhaseConfig(
+        name="decay",
+        epochs=0.2,
+        schedule=ScheduleConfig(shape="exponential", warmup_share=0.0, half_life_share=0.5, floor_share=0.1),
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """Pre-training after MAP-Neo: a fundamental phase on a cosine, then a decay phase on an exponential.
+
+    max_epochs: stop before training when the mixture reads a stream more often than this; None allows any number.
+    microbatch_tokens: tokens of one forward pass; None takes a whole training step at once.
+    mask_after_eos: do not learn the first token of a document from the one before it.
+    z_loss: weight of log(sum exp logits)^2 in the loss; 0 leaves it out.
+    """
+
+    from_: str = input_step("pack")
+    tokenizer: str = input_step("train_tokenizer")
+    model: ModelConfig = field(default_factory=ModelConfig)
+    init: InitConfig = field(default_factory=InitConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    phases: tuple[PhaseConfig, ...] = DEFAULT_PHASES
+    sequence_length: int = 256
+    microbatch_tokens: int | None = None
+    max_epochs: float | None = 16.0
+    mask_after_eos: bool = False
+    z_loss: float = 0.0
+    clip_norm: float | None = 1.0
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: Literal["auto", "on", "off"] = runtime("auto")
+    num_threads: int | None = runtime(None)
+    checkpoint_every_tokens: int | None = runtime(500_000)
+    keep_rolling: int | None = runtime(2)
+    tensorboard: bool = runtime(True)
+
+    def __post_init__(self) -> None:
+        if not self.phases:
+            raise ConfigError("pretrain has no phases. Give at least one.")
+        names = [phase.name for phase in self.phases]
+        if len(set(names)) < len(names):
+            raise ConfigError(f"phases {names} do not have names of their own. Rename one.")
+        if not 1 <= self.sequence_length <= self.model.max_seq_len:
+            raise ConfigError(
+                f"sequence_length = {self.sequence_length} lies outside 1 .. max_seq_len = {self.model.max_seq_len}."
+            )
+        for phase in self.phases:
+            if phase.batch_tokens % self.sequence_length:
+                nearest = max(1, phase.batch_tokens // self.sequence_length) * self.sequence_length
+                raise ConfigError(
+                    f"phase '{phase.name}': batch_tokens = {phase.batch_tokens} is no multiple of sequence_length = "
+                    f"{self.sequence_length}. Set {nearest}."
+                )
+
+
+def plan(config: PretrainConfig, streams: Mapping[str, int], seed: int) -> DataOrder:
+    """The data order of a run over streams of so many tokens."""
+    sizes = {name: num_sequences(tokens, config.sequence_length) for name, tokens in streams.items()}
+    available = sum(sizes.values()) * config.sequence_length
+    if available == 0:
+        raise InputError("the pack step holds no training tokens. Look at what select and split left of the corpus.")
+    mixes = [
+        PhaseMix(
+            name=phase.name,
+            num_train_steps=max(1, round((phase.tokens or (phase.epochs or 0) * available) / phase.batch_tokens)),
+            sequences_per_train_step=phase.batch_tokens // config.sequence_length,
+            mixture=phase.mixture,
+            counts=phase.weights_count,
+        )
+        for phase in config.phases
+    ]
+    return plan_order(mixes, sizes, seed, config.max_epochs)
+
+
+def pretrain(config: PretrainConfig, context: StepContext) -> dict[str, Any]:
+    from diglot.corpus.pack import PackedTokens
+    from diglot.model.decoder import Decoder
+    from diglot.model.files import save_model
+    from diglot.tokenizer.tokenizer import Tokenizer
+    from diglot.train.loader import batches_of
+    from diglot.train.loop import LoopSettings, Phase, train
+    from diglot.train.objectives.next_token import next_token
+
+    packed, tokenizer_folder = context.input("from"), context.input("tokenizer").path
+    streams = {stream.stream: stream for stream in PackedTokens.open(packed.path).streams("train")}
+    tokenizer = Tokenizer.load(tokenizer_folder)
+    order = plan(config, {name: stream.num_tokens for name, stream in streams.items()}, context.seed)
+    shape = config.model.decoder(tokenizer.vocab_size)
+    write_json(context.out / "plan.json", _plan_record(config, order, streams, shape))
+
+    phases, first = [], 0
+    for phase, ordered in zip(config.phases, order.phases, strict=True):
+        phases.append(
+            Phase(
+                name=phase.name,
+                num_train_steps=ordered.num_train_steps,
+                batch_at=batches_of(
+                    order,
+                    first,
+                    {name: stream.tokens for name, stream in streams.items()},
+                    sequence_length=config.sequence_length,
+                    microbatch_sequences=_microbatch_sequences(config),
+                    mask_after=tokenizer.eos_id if config.mask_after_eos else None,
+                ),
+                schedule=schedule(phase.schedule, phase.learning_rate, ordered.num_train_steps),
+                optimizer=phase.optimizer or config.optimizer,
+                reset_optimizer=phase.reset_optimizer,
+            )
+        )
+        first += ordered.num_train_steps
+    model = Decoder(shape, seed=context.seed, init=config.init)
+    report = train(
+        model,
+        phases=phases,
+        objective=next_token(z_loss=config.z_loss),
+        out=context.out,
+        seed=context.seed,
+        settings=LoopSettings(
+            order_fingerprint=order.mixture_fingerprint,
+            label=context.step,
+            precision=config.precision,
+            compile=config.compile,
+            clip_norm=config.clip_norm,
+            checkpoint_every_tokens=config.checkpoint_every_tokens,
+            keep_rolling=config.keep_rolling,
+            num_threads=config.num_threads,
+            tensorboard=config.tensorboard,
+        ),
+        progress=context.progress,
+    )
+    ids = {"bos": tokenizer.bos_id, "eos": tokenizer.eos_id, "pad": tokenizer.pad_id}
+    save_model(model, context.out / "model", tokenizer_folder, token_ids=ids)
+    parameters = parameter_counts(shape)
+    return {
+        "parameters": parameters.total,
+        "parameters_without_embeddings": parameters.without_embeddings,
+        "flops": report.num_tokens * train_flops_per_token(shape, config.sequence_length),
+        "mixture_fingerprint": order.mixture_fingerprint,
+        **{name: value for name, value in asdict(report).items() if name != "resumed_from"},
+    }
+
+
+def _microbatch_sequences(config: PretrainConfig) -> int | None:
+    if config.microbatch_tokens is None:
+        return None
+    return max(1, config.microbatch_tokens // config.sequence_length)
+
+
+def _plan_record(
+    config: PretrainConfig, order: DataOrder, streams: Mapping[str, Stream], shape: DecoderConfig
+) -> dict[str, Any]:
+    """plan.json: `DataOrder.from_plan` reads `order`; the rest is for people and for the report."""
+    epochs = epochs_read([phase.quotas for phase in order.phases], order.sizes)
+    return {
+        "order": order.to_plan(),
+        "mixture_fingerprint": order.mixture_fingerprint,
+        "sequence_length": config.sequence_length,
+        "streams": [
+            {
+                "stream": name,
+                "source": stream.source,
+                "lang": stream.lang,
+                "num_tokens": stream.num_tokens,
+                "num_sequences": order.sizes[name],
+                "tokens_unused": num_unused_tokens(stream.num_tokens, config.sequence_length),
+                "epochs": epochs.get(name, 0.0),
+            }
+            for name, stream in sorted(streams.items())
+        ],
+        "phases": [
+            {
+                **asdict(phase),
+                "num_train_steps": ordered.num_train_steps,
+                "num_tokens": ordered.num_sequences * config.sequence_length,
+            }
+            for phase, ordered in zip(config.phases, order.phases, strict=True)
+        ],
+        "model": asdict(shape),
+        "parameters": asdict(parameter_counts(shape)),
+    }
+
+
+STEP = StepKind(kind="pretrain", version=1, config=PretrainConfig, run=pretrain, draws_random_numbers=True)

@@ -1,0 +1,102 @@
+"""The annotate step: one pass over each shard, the same bytes for any number of workers, nothing lost in a crash."""
+
+from __future__ import annotations
+
+import math
+
+import annotated_pages
+import pytest
+from annotated_pages import DEADLY, TEXTS, ingested
+
+from diglot.core.errors import ConfigError
+from diglot.corpus.signals import FAMILIES
+from diglot.corpus.tables import attributes_of, documents_of, shards
+from diglot.steps import annotate
+from diglot.steps.annotate import STEP, AnnotateConfig, ShardTask, annotate_shard
+from handmade_corpus import run_step
+
+CONFIG = AnnotateConfig(from_="pages", families=("quality", "hashes"), num_permutations=8)
+
+
+def files(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in sorted(folder.rglob("*.parquet"))}
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """The corpus of `annotated_pages`, annotated by one worker."""
+    store = tmp_path_factory.mktemp("store")
+    return run_step(STEP, store / "annotate" / "one", inputs={"from": ingested(store)})
+
+
+def test_every_family_has_the_rows_of_the_documents_in_their_order(done):
+    for shard in shards(done.upstream("ingest")):
+        ids = documents_of(done, shard, ["id"])["id"]
+        for family in annotate.FAMILIES:
+            table = attributes_of(done, family, shard)
+            assert table["id"].equals(ids)
+            assert table.column_names[0] == "id"
+            assert set(FAMILIES.get(family, ())) <= set(table.column_names)
+
+
+def test_counts_tell_documents_and_bytes_by_identified_language(done):
+    languages = {tag: counts["documents"] for tag, counts in done.counts["languages"].items()}
+    assert languages == {"en": 2, "und": 2, "de": 1, "zh-Hans": 1, "zh-Hant": 1}
+    assert done.counts["documents"] == 7
+    assert done.counts["bytes"] == sum(len(text.encode()) for rows in TEXTS.values() for text in rows)
+    assert sum(counts["bytes"] for counts in done.counts["languages"].values()) == done.counts["bytes"]
+
+
+def test_columns_have_the_types_that_the_later_steps_read(done):
+    shard = shards(done.upstream("ingest"))[0]
+    schemas = {family: attributes_of(done, family, shard).schema for family in annotate.FAMILIES}
+    assert str(schemas["quality"].field("num_bytes").type) == "int64"
+    assert str(schemas["quality"].field("curly_share").type) == "float"
+    assert str(schemas["language"].field("lang").type) == "string"
+    assert [str(schemas["hashes"].field(name).type) for name in ("content_hi", "content_lo")] == ["uint64", "uint64"]
+    assert schemas["minhash"].field("signature").type.list_size == 112
+
+
+def test_any_number_of_workers_gives_the_same_bytes(done):
+    pages = done.upstream("ingest")
+    two, four = (
+        files(run_step(STEP, done.store / "annotate" / str(n), inputs={"from": pages}, workers=n).path) for n in (2, 4)
+    )
+    assert files(done.path) == two == four
+    assert len(two) == len(shards(pages)) * len(annotate.FAMILIES)
+
+
+def test_finished_shards_are_not_measured_again_and_damaged_ones_are(tmp_path):
+    pages = ingested(tmp_path)
+    tasks = [
+        ShardTask(documents=pages.path / "documents" / s.file, file=s.file, out=tmp_path / "a", config=CONFIG)
+        for s in shards(pages)
+    ]
+    counts = [annotate_shard(task) for task in tasks]
+    before = files(tmp_path / "a")
+    whole, damaged = (tmp_path / "a" / path for path in (min(before), max(before)))
+    stamp = whole.stat().st_mtime_ns
+    damaged.write_bytes(b"half a fi")
+    assert [annotate_shard(task) for task in tasks] == counts
+    assert files(tmp_path / "a") == before
+    assert whole.stat().st_mtime_ns == stamp
+
+
+def test_a_document_that_kills_its_worker_is_set_aside_and_named(tmp_path, monkeypatch):
+    texts = {"web": ["A first page. It is fine.", DEADLY, "A third page. It is fine, too.", "Last one."]}
+    pages = ingested(tmp_path, texts, rows_per_shard=4)
+    monkeypatch.setattr(annotate, "annotate_shard", annotated_pages.annotate_shard)
+    monkeypatch.setattr(annotate, "probe", annotated_pages.probe)
+    done = run_step(STEP, tmp_path / "annotate" / "a", inputs={"from": pages}, families=("quality",))
+    assert done.counts["quarantined"] == ["web-1"]
+    assert done.counts["documents"] == 4
+    quality = attributes_of(done, "quality", shards(pages)[0]).to_pylist()
+    assert [math.isnan(row["num_units"]) for row in quality] == [False, True, False, False]
+    assert quality[2]["num_units"] == 7
+
+
+def test_unknown_and_repeated_families_are_refused():
+    with pytest.raises(ConfigError, match="did you mean 'quality'"):
+        AnnotateConfig(from_="pages", families=("qualty",))
+    with pytest.raises(ConfigError, match="named once"):
+        AnnotateConfig(from_="pages", families=("quality", "quality"))
