@@ -40,6 +40,7 @@ CHINESE = (
     "按下按键，然后等待计算机重新启动。",
     "网络使用路由器分配的地址进行配置。",
 )
+ONE_THREAD = {"num_threads": 1}  # tiny products gain nothing from a second one
 QUESTIONS = {"en": "What is a package?", "zh-Hans": "什么是软件包？"}
 
 
@@ -93,12 +94,13 @@ def pretrained(store: Path, pack: Artifact, tokenizer: Artifact) -> Artifact:
     )
     model = ModelConfig(d_model=32, num_layers=2, num_heads=4, max_seq_len=128)
     settings = {"model": model, "phases": phases, "sequence_length": 64, "compile": "off", "tensorboard": False}
-    return run_step(PRETRAIN, store / "pretrain" / "base", inputs={"from": pack, "tokenizer": tokenizer}, **settings)
+    inputs = {"from": pack, "tokenizer": tokenizer}
+    return run_step(PRETRAIN, store / "pretrain" / "base", inputs=inputs, **settings, **ONE_THREAD)
 
 
 def finetuned(store: Path, base: Artifact, dialogues: Artifact) -> Artifact:
     """The tiny model after a few steps on conversations."""
-    settings = {"num_train_steps": 4, "conversations_per_train_step": 4, "num_heldout": 4}
+    settings = {"num_train_steps": 4, "conversations_per_train_step": 4, "num_heldout": 4, **ONE_THREAD}
     inputs = {"from": base, "conversations": dialogues}
     return run_step(FINETUNE, store / "finetune" / "tuned", inputs=inputs, **settings)
 

@@ -19,7 +19,9 @@ def split_corpus(store, docs, **settings):
 
 def many_pages():
     """Enough pages that some are held out; each names its number, so that no two agree."""
-    german = Doc("# Seite\n\nDas ist ein Satz auf einer Seite.", source="guide", lang="de", url="file:///guide/de/a.html")
+    german = Doc(
+        "# Seite\n\nDas ist ein Satz auf einer Seite.", source="guide", lang="de", url="file:///guide/de/a.html"
+    )
     docs = [german]
     for number in range(12):
         for doc in page_docs():

@@ -197,6 +197,17 @@ def test_neither_workers_nor_the_order_of_shards_and_rows_change_a_verdict(tmp_p
     }
 
 
+def test_corpora_with_one_document_or_none_pass(tmp_path):
+    one, none = Doc(english(1)), Doc(english(2), reason=1)
+    artifact, rows = deduplicated(tmp_path / "one", [one])
+    assert rows[one.id]["cluster"] == one.id
+    assert artifact.counts["kept"] == 1
+    artifact, rows = deduplicated(tmp_path / "none", [none])
+    assert rows[none.id]["reasons"] == 1 << 1
+    assert (artifact.counts["documents"], artifact.counts["languages"]) == (0, {})
+    assert pq.read_table(artifact.path / "pairs.parquet").num_rows == 0
+
+
 def test_two_documents_with_one_id_are_refused(tmp_path):
     docs = [Doc(english(1), id="a" * 32), Doc(english(2), id="a" * 32)]
     with pytest.raises(InputError, match="more than once"):

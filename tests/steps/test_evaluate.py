@@ -17,7 +17,14 @@ from diglot.tokenizer.tokenizer import Tokenizer
 from handmade_corpus import run_step
 from small_store import conversations, packed, random_model
 
-SETTINGS = {"max_answers": 3, "max_new_tokens": 8, "num_continuations": 1, "max_tokens": 1500, "context": 64}
+SETTINGS = {
+    "max_answers": 3,
+    "max_new_tokens": 8,
+    "num_continuations": 1,
+    "max_tokens": 1500,
+    "context": 64,
+    "num_threads": 1,
+}
 
 
 @pytest.fixture(scope="module")

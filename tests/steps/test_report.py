@@ -20,7 +20,14 @@ from diglot.steps.report_page.page import bytes_text, render
 from handmade_corpus import run_step
 from small_store import conversations, finetuned, packed, pretrained
 
-EVALUATION = {"max_answers": 3, "max_new_tokens": 8, "num_continuations": 1, "max_tokens": 1500, "context": 64}
+EVALUATION = {
+    "max_answers": 3,
+    "max_new_tokens": 8,
+    "num_continuations": 1,
+    "max_tokens": 1500,
+    "context": 64,
+    "num_threads": 1,
+}
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +134,15 @@ def test_a_traced_sentence_names_its_document_address_and_training_steps(facts, 
     assert f'<a href="{document["url"]}">' in page
     assert f"read at training step {document['train_steps'][0]}" in page
     assert sample["traced_share"] > 0.4
+
+
+@pytest.mark.parametrize("address", ["javascript:alert(1)", "data:text/html,x", "doc/page.html"])
+def test_an_address_that_is_no_web_or_file_address_is_shown_and_not_linked(facts, address):
+    reason = {**facts["funnel"]["reasons"][0]}
+    reason["example"] = {**reason["example"], "url": address}
+    page = render({**facts, "funnel": {**facts["funnel"], "reasons": [reason]}})
+    assert address in page
+    assert not any(attributes.get("href") == address for _, attributes in tags(page))
 
 
 def test_control_characters_are_shown_and_not_sent(facts):

@@ -65,10 +65,10 @@ def test_each_document_has_every_reason_that_applies(tmp_path, signals):
     assert verdicts(selected(tmp_path, signals)) == {
         "guide-0": ["language"],  # traditional Chinese is not wanted here
         "guide-1": ["num_units", "num_chars"],
-        "handbook-0": ["num_chars"],
+        "handbook-0": [],
         "handbook-1": ["empty", "language"],
         "handbook-2": ["language"],
-        "handbook-3": [],
+        "handbook-3": ["num_chars"],
         "handbook-4": ["language"],
     }
 
@@ -77,7 +77,8 @@ def test_counts_sum_exactly_by_language_and_first_reason(tmp_path, signals):
     counts = selected(tmp_path, signals).counts
     assert (counts["documents"], counts["kept"], counts["dropped"]) == (7, 1, 6)
     assert counts["reasons"] == {"empty": 1, "language": 3, "num_units": 1, "num_chars": 1}
-    assert counts["languages"]["en"]["reasons"] == {"num_units": 1, "num_chars": 1}
+    assert counts["languages"]["en"]["reasons"] == {"num_units": 1}
+    assert counts["languages"]["zh-Hans"]["reasons"] == {"num_chars": 1}
     for key in ("documents", "kept", "dropped", "bytes", "bytes_kept"):
         assert sum(language[key] for language in counts["languages"].values()) == counts[key]
     assert counts["bytes"] == signals.counts["bytes"]

@@ -62,7 +62,7 @@ FOOTNOTE_OR_ANCHOR = re.compile(r"\[?\(?\d{1,3}\)?\]?|[^\w\s]{1,2}")
 # Pages built to be slow: the reduced form indents lists, so its size is quadratic in their depth, and so is the time to
 # look through nested hidden elements.
 MAX_LIST_DEPTH = 100
-MAX_HIDDEN = 2000
+MAX_HIDDEN = 300
 
 LINK_SHARE = 0.75  # of a block's characters inside links, from which the block is a link and not a text
 LINK_RUN = 3  # so many such blocks in a row are a menu or a table of contents

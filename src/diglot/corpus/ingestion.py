@@ -216,11 +216,11 @@ class _PartWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        if kind is None:
+        with self._open:  # on an error, in here or before, it removes the unfinished part
+            if error is not None:
+                raise error
             self._flush()
             self._close()
-        else:
-            self._open.__exit__(kind, error, trace)  # removes the unfinished part
 
     def add(self, row: dict[str, Any]) -> int:
         """Returns the UTF-8 bytes of the row's text."""

@@ -63,7 +63,7 @@ def deduplicate(config: DeduplicateConfig, context: StepContext) -> dict[str, An
     from diglot.corpus.dedup.lsh import Bands
     from diglot.corpus.dedup.near import Similar
     from diglot.corpus.dedup.overlap import TextReader
-    from diglot.corpus.dedup.report import alarms, loss_by_source
+    from diglot.corpus.dedup.report import alarms, losses
     from diglot.corpus.dedup.search import Limits, search
 
     corpus, started = context.input(), time.monotonic()
@@ -83,11 +83,11 @@ def deduplicate(config: DeduplicateConfig, context: StepContext) -> dict[str, An
         ),
     )
     started, verdicts = time.monotonic(), found.verdicts
-    losses = loss_by_source(keys, verdicts)
-    warnings = alarms(losses, config.alarm_share)
-    languages = _write_decisions(context, keys, verdicts)
+    by_source = losses(keys.sources, keys, verdicts)
+    warnings = alarms(by_source, config.alarm_share)
+    _write_decisions(context, keys, verdicts)
     _write_pairs(context, keys, found)
-    _write_report(config, context, keys, found, losses, warnings)
+    _write_report(config, context, keys, found, by_source, warnings)
     for warning in warnings:
         context.progress.say(f"{context.step}: {warning}")
     return {
@@ -96,8 +96,8 @@ def deduplicate(config: DeduplicateConfig, context: StepContext) -> dict[str, An
         "dropped": {"exact_duplicate": int(verdicts.exact.sum()), "near_duplicate": int(verdicts.near.sum())},
         "bytes": int(keys.num_bytes.sum()),
         "bytes_dropped": int(keys.num_bytes[~verdicts.keep].sum()),
-        "languages": languages,
-        "sources": losses,
+        "languages": losses(keys.lang, keys, verdicts),
+        "sources": by_source,
         "pairs": found.counts,
         "clusters": _cluster_counts(verdicts),
         "alarms": warnings,
@@ -109,8 +109,7 @@ def deduplicate(config: DeduplicateConfig, context: StepContext) -> dict[str, An
     }
 
 
-def _write_decisions(context: StepContext, keys: DocumentKeys, verdicts: Verdicts) -> dict[str, dict[str, int]]:
-    """Write every shard's verdicts and rules.json; returns documents and bytes by identified language."""
+def _write_decisions(context: StepContext, keys: DocumentKeys, verdicts: Verdicts) -> None:
     import numpy as np
 
     from diglot.core.storage import write_json
@@ -121,32 +120,13 @@ def _write_decisions(context: StepContext, keys: DocumentKeys, verdicts: Verdict
     rules = rule_names(corpus)
     order = np.lexsort((keys.row, keys.shard))
     ends = np.searchsorted(keys.shard[order], np.arange(len(keys.shards)), side="right")
-    funnel: dict[str, dict[str, int]] = {}
     with context.progress.bar(context.step, len(keys.shards), "shards") as bar:
         for number, shard in enumerate(keys.shards):
             mine = order[ends[number - 1] if number else 0 : ends[number]]
-            before = decisions_of(corpus, shard)
-            table = decide(before, keys.row[mine], mine, verdicts, keys, len(rules))
+            table = decide(decisions_of(corpus, shard), keys.row[mine], mine, verdicts, keys, len(rules))
             write_table(context.out / "decisions" / shard.file, table)
-            _count_languages(funnel, before["lang"].take(keys.row[mine]).to_pylist(), mine, keys, verdicts)
             bar.advance()
     write_json(context.out / "decisions" / "rules.json", add_rules(rules))
-    return dict(sorted(funnel.items()))
-
-
-def _count_languages(
-    funnel: dict[str, dict[str, int]], langs: list[str | None], numbers: Any, keys: DocumentKeys, verdicts: Verdicts
-) -> None:
-    names = ("documents", "kept", "exact_duplicate", "near_duplicate", "bytes", "bytes_dropped")
-    for lang, number in zip(langs, numbers.tolist(), strict=True):
-        counts = funnel.setdefault(lang or "unknown", dict.fromkeys(names, 0))
-        size, kept = int(keys.num_bytes[number]), bool(verdicts.keep[number])
-        counts["documents"] += 1
-        counts["kept"] += kept
-        counts["exact_duplicate"] += bool(verdicts.exact[number])
-        counts["near_duplicate"] += bool(verdicts.near[number])
-        counts["bytes"] += size
-        counts["bytes_dropped"] += 0 if kept else size
 
 
 def _write_pairs(context: StepContext, keys: DocumentKeys, found: Found) -> None:
@@ -173,7 +153,7 @@ def _write_report(
     context: StepContext,
     keys: DocumentKeys,
     found: Found,
-    losses: dict[str, dict[str, Any]],
+    by_source: dict[str, dict[str, Any]],
     warnings: list[str],
 ) -> None:
     from diglot.core.storage import write_json
@@ -185,7 +165,7 @@ def _write_report(
     pairs = {name: count for name, count in found.counts.items() if name != "texts_read"}
     report = {
         "alarms": warnings,
-        "by_source": losses,
+        "by_source": by_source,
         "pairs": pairs,
         "near_curve": curve(Bands(config.num_bands, config.rows_per_band)),
         "cluster_curve": curve(Bands(config.cluster_bands, config.cluster_rows)),

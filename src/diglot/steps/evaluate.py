@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from diglot.core.errors import ConfigError
 from diglot.core.seeds import derive_seed
 from diglot.core.storage import read_json, write_json
-from diglot.steps.context import StepContext, StepKind, input_step
+from diglot.steps.context import StepContext, StepKind, input_step, runtime
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,6 +57,7 @@ class EvaluateConfig:
     temperature: float = 0.3
     top_p: float = 0.9
     no_repeat_ngram: int = 6
+    num_threads: int | None = runtime(None)  # of the processor; null leaves PyTorch's choice
 
     def __post_init__(self) -> None:
         if not self.ngram_orders or min(self.ngram_orders) < 2 or max(self.ngram_orders) > 9:
@@ -75,6 +76,8 @@ class EvaluateConfig:
 
 def evaluate(config: EvaluateConfig, context: StepContext) -> dict[str, Any]:
     """Score the base model, and the chat model where there is one. Counts hold the main scores and seconds by part."""
+    import torch
+
     from diglot.corpus.compose.conversation import read_conversations
     from diglot.corpus.pack import PackedTokens
     from diglot.evaluate import answers, scores
@@ -83,6 +86,8 @@ def evaluate(config: EvaluateConfig, context: StepContext) -> dict[str, Any]:
     from diglot.model.files import load_model
     from diglot.tokenizer.tokenizer import Tokenizer
 
+    if config.num_threads is not None:
+        torch.set_num_threads(config.num_threads)
     seed = derive_seed(context.seed, "evaluate")
     seconds: dict[str, float] = {}
     decoding = answers.Decoding(

@@ -5,9 +5,9 @@
 
 A checkpoint is made under a hidden name and renamed when it is whole, and it is valid only when its files have the
 sizes and hashes of its manifest. Names carry the tokens read in units of K, M or B, with leading zeros so that they
-sort: `0002457.6K`. Three classes: `release` is never deleted, `rolling` only where the user names how many to keep,
-and `emergency` (written on a signal) is replaced by the next checkpoint of any class where rolling ones are deleted
-too.
+sort: `0002457.6K` (and `0002457.6K.step600` where two would round to one name). Three classes: `release` is never
+deleted, `rolling` only where the user names how many to keep, and `emergency` (written on a signal) is replaced by the
+next checkpoint of any class where rolling ones are deleted too.
 """
 
 from __future__ import annotations
@@ -90,7 +90,8 @@ def write_checkpoint(
     facts: Mapping[str, Any],
 ) -> Checkpoint:
     """Write `folder/name` whole or not at all. `facts` are noted for whoever resumes."""
-    final, partial = folder / name, folder / f".{name}{PARTIAL}"
+    final = _free_name(folder / name, counters)
+    partial = folder / f".{final.name}{PARTIAL}"
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -104,7 +105,7 @@ def write_checkpoint(
             "files": {STATE: {"bytes": (partial / STATE).stat().st_size, "sha256": sha256_file(partial / STATE)}},
         }
         write_json(partial / MANIFEST, manifest)
-        if final.exists():  # damaged, or of a training step whose tokens round to the same name
+        if final.exists():  # the same training step, written before or damaged since
             delete_checkpoint(final)
         os.replace(partial, final)
         _fsync(folder)
@@ -171,6 +172,14 @@ def prune(folder: Path, keep_rolling: int | None) -> None:
     stale = [c for c in everything[:-1] if c.retention == "emergency"]
     for checkpoint in rolling[:-keep_rolling] + stale:
         delete_checkpoint(checkpoint.path)
+
+
+def _free_name(path: Path, counters: Counters) -> Path:
+    """`path`, or with the number of training steps behind it where the tokens of another checkpoint round to this name."""
+    taken = {c.path: c.counters for c in checkpoints(path.parent)}
+    if taken.get(path, counters) == counters:
+        return path
+    return path.with_name(f"{path.name}.step{counters.train_steps_done}")
 
 
 def _fsync(path: Path) -> None:

@@ -49,7 +49,7 @@ def loose_clusters(
 
 
 def cluster_names(component: Any, ids: Any) -> Any:
-    """The smallest id of every document's component: component int64 [N], ids S32 [N] -> S32 [N]."""
+    """The smallest id of every document's component: component int64 [N], ids bytes [N] -> bytes [N]."""
     by_id = np.argsort(ids, kind="stable")
     rank = np.empty(len(ids), np.int64)
     rank[by_id] = np.arange(len(ids))

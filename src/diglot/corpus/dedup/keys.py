@@ -21,20 +21,21 @@ SURVIVORS = {
     "longest": "most UTF-8 bytes, then the smallest id",
     "first": "the smallest id",
 }
-ID_BYTES = 32
 
 
 @dataclass(frozen=True)
 class DocumentKeys:
     """The documents that take part, best survivor first. All arrays have one row a document.
 
-    ids S32; shard int32 and row int64 say where the text is; num_bytes int64; estranged int8 is 0 where the declared
-    language is that of the text, 1 where none is declared, 2 where another is; content uint64 [N, 2] is the hash of the
-    normalised text; signature uint32 [N, K]; num_shingles int32, repeats counted.
+    ids bytes; lang str, as identified, `und` where unknown; shard int32 and row int64 say where the text is; num_bytes
+    int64; estranged int8 is 0 where the declared language is that of the text, 1 where none is declared, 2 where
+    another is; content uint64 [N, 2] is the hash of the normalised text; signature uint32 [N, K]; num_shingles int32,
+    repeats counted.
     """
 
     shards: list[Shard]
     ids: Any
+    lang: Any
     shard: Any
     row: Any
     num_bytes: Any
@@ -48,8 +49,8 @@ class DocumentKeys:
 
     @property
     def sources(self) -> Any:
-        """Source of every document."""
-        return np.array([shard.source for shard in self.shards], object)[self.shard]
+        """Source of every document, str [N]."""
+        return np.array([shard.source for shard in self.shards])[self.shard]
 
 
 def load_keys(artifact: Artifact, survivor: str) -> DocumentKeys:
@@ -58,7 +59,7 @@ def load_keys(artifact: Artifact, survivor: str) -> DocumentKeys:
         raise unknown("survivor rule", survivor, SURVIVORS)
     files = shards(artifact.upstream("ingest"))
     parts = [_load_shard(artifact, number, shard) for number, shard in enumerate(files)]
-    ids, number, row, num_bytes, estranged, content, signature, num_shingles = (
+    ids, lang, number, row, num_bytes, estranged, content, signature, num_shingles = (
         np.concatenate(column) for column in zip(*parts, strict=True)
     )
     _require_unique(ids)
@@ -67,6 +68,7 @@ def load_keys(artifact: Artifact, survivor: str) -> DocumentKeys:
     return DocumentKeys(
         shards=files,
         ids=ids[order],
+        lang=lang[order],
         shard=number[order],
         row=row[order],
         num_bytes=num_bytes[order],
@@ -94,7 +96,8 @@ def _load_shard(artifact: Artifact, number: int, shard: Shard) -> tuple[Any, ...
     signature = places.reshape(len(minhash), column.type.list_size)
     content = np.stack([hashes["content_hi"].to_numpy(), hashes["content_lo"].to_numpy()], axis=1)
     return (
-        decisions["id"].to_numpy(zero_copy_only=False).astype(f"S{ID_BYTES}")[row],
+        decisions["id"].to_numpy(zero_copy_only=False).astype(bytes)[row],
+        pc.fill_null(decisions["lang"], "und").to_numpy(zero_copy_only=False).astype(str)[row],
         np.full(len(row), number, np.int32),
         row,
         decisions["num_bytes"].to_numpy()[row],

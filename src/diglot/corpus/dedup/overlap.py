@@ -47,6 +47,11 @@ class ShingleStore:
         """How many different shingles documents that were measured before have."""
         return self._sizes[documents]
 
+    def prefetch(self, documents: Any) -> None:
+        """Read these at once if they fit the budget: otherwise the same files would be opened for every few of them."""
+        if self._upper_bound(documents) <= self.budget_bytes:
+            self._require(np.unique(documents))
+
     def overlaps(self, left: Any, right: Any) -> Any:
         """Shared shingles of P pairs, int64 [P]."""
         from diglot.kernels import minhash
@@ -59,9 +64,9 @@ class ShingleStore:
 
     def _portions(self, left: Any, right: Any) -> list[slice]:
         """Cut the pairs so that the sets of each portion fit the budget (a single pair may exceed it)."""
-        cost = self.num_shingles.astype(np.int64) * BYTES_PER_SHINGLE
-        if cost[np.unique(np.concatenate([left, right]))].sum() <= self.budget_bytes:
+        if self._upper_bound(np.concatenate([left, right])) <= self.budget_bytes:
             return [slice(0, len(left))]
+        cost = self.num_shingles.astype(np.int64) * BYTES_PER_SHINGLE
         portion = np.cumsum(cost[left] + cost[right]) // self.budget_bytes
         cuts = [0, *(np.flatnonzero(np.diff(portion)) + 1).tolist(), len(left)]
         return [slice(a, b) for a, b in itertools.pairwise(cuts)]
@@ -70,8 +75,7 @@ class ShingleStore:
         missing = documents[self._ends[documents] < 0]
         if len(missing) == 0:
             return
-        upper_bound = self.num_shingles[missing].astype(np.int64).sum() * BYTES_PER_SHINGLE
-        if self._hashes.nbytes and self._hashes.nbytes + upper_bound > self.budget_bytes:
+        if self._hashes.nbytes and self._hashes.nbytes + self._upper_bound(missing) > self.budget_bytes:
             self._clear()
             missing = documents
         starts, hashes = self.read(missing)
@@ -80,6 +84,10 @@ class ShingleStore:
         self._sizes[missing] = np.diff(starts)
         self._hashes = np.concatenate([self._hashes, hashes])
         self.num_read += len(missing)
+
+    def _upper_bound(self, documents: Any) -> int:
+        """Bytes that the sets of these documents take at most, each counted once."""
+        return int(self.num_shingles[np.unique(documents)].astype(np.int64).sum()) * BYTES_PER_SHINGLE
 
     def _clear(self) -> None:
         num_documents = len(self.num_shingles)

@@ -20,31 +20,36 @@ NUM_MEMBERS = 10  # documents that are listed of each
 MIN_ALARM_DOCUMENTS = 20  # a source of one page that is a copy is no wipe-out
 
 
-def loss_by_source(keys: DocumentKeys, verdicts: Verdicts) -> dict[str, dict[str, Any]]:
-    """Documents in, dropped by either rule, kept, and bytes lost, for every source that reached this step."""
-    sources = keys.sources
-    losses = {}
-    for source in sorted(set(sources.tolist())):
-        mine = sources == source
-        dropped = mine & ~verdicts.keep
-        losses[source] = {
-            "documents": int(mine.sum()),
-            "exact_duplicate": int((mine & verdicts.exact).sum()),
-            "near_duplicate": int((mine & verdicts.near).sum()),
-            "kept": int((mine & verdicts.keep).sum()),
-            "bytes": int(keys.num_bytes[mine].sum()),
-            "bytes_dropped": int(keys.num_bytes[dropped].sum()),
-            "dropped_share": round(float(dropped.sum() / mine.sum()), 4),
-        }
-    return losses
+def losses(labels: Any, keys: DocumentKeys, verdicts: Verdicts) -> dict[str, dict[str, Any]]:
+    """Documents and bytes that came in, were dropped and stayed, for every label (source or language)."""
+    names, group = np.unique(labels, return_inverse=True)
+
+    def total(chosen: Any, weights: Any = None) -> list[int]:
+        counts = np.bincount(group[chosen], None if weights is None else weights[chosen], minlength=len(names))
+        return [int(count) for count in counts]
+
+    everything, keep = np.ones(len(keys), bool), verdicts.keep
+    columns = {
+        "documents": total(everything),
+        "exact_duplicate": total(verdicts.exact),
+        "near_duplicate": total(verdicts.near),
+        "kept": total(keep),
+        "bytes": total(everything, keys.num_bytes),
+        "bytes_dropped": total(~keep, keys.num_bytes),
+    }
+    rows = [dict(zip(columns, counts, strict=True)) for counts in zip(*columns.values(), strict=True)]
+    return {
+        str(name): {**row, "dropped_share": round(1 - row["kept"] / row["documents"], 4)}
+        for name, row in zip(names, rows, strict=True)
+    }
 
 
-def alarms(losses: dict[str, dict[str, Any]], alarm_share: float) -> list[str]:
+def alarms(by_source: dict[str, dict[str, Any]], alarm_share: float) -> list[str]:
     """A sentence for every source of some size that lost more than `alarm_share` of its documents."""
     return [
         f"source {source} lost {loss['dropped_share']:.0%} of its {loss['documents']:,} documents as duplicates, more "
         f"than alarm_share {alarm_share:.0%}. Look at its groups in clusters.json before training on it."
-        for source, loss in losses.items()
+        for source, loss in by_source.items()
         if loss["documents"] >= MIN_ALARM_DOCUMENTS and loss["dropped_share"] > alarm_share
     ]
 

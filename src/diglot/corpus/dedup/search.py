@@ -65,6 +65,7 @@ def search(keys: DocumentKeys, read: Callable[[Any], tuple[Any, Any]], limits: L
     comparisons = Comparisons(len(taking_part), store.overlaps, store.sizes)
     with watch.part("near"):
         found = buckets(signature, limits.near_bands)
+        store.prefetch(found.members)
         near = near_duplicates(found, comparisons, limits.similar, max_rounds=limits.max_rounds)
         compared = comparisons.all()
     with watch.part("clusters"):

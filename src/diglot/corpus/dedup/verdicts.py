@@ -22,7 +22,7 @@ class Verdicts:
     """One row for each of the N documents of the keys, in their order.
 
     exact: dropped because of an equal text; near: because of a similar one. duplicate_of int64 numbers the kept
-    document, -1 where kept. jaccard, containment float32, measured against it, NaN where kept. cluster S32.
+    document, -1 where kept. jaccard, containment float32, measured against it, NaN where kept. cluster bytes.
     """
 
     exact: Any
@@ -47,7 +47,7 @@ def combine(exact_of: Any, taking_part: Any, near: NearDuplicates, cluster: Any)
         exact_of: int64 [N], from `exact_duplicates`.
         taking_part: int64 [M], which of the N documents the second stage saw.
         near: of those M.
-        cluster: S32 [N], cluster of every kept document; a dropped one takes that of the document it points at.
+        cluster: bytes [N], cluster of every kept document; a dropped one takes that of the document it points at.
     """
     num_documents = len(exact_of)
     near_of = np.full(num_documents, -1, np.int64)
@@ -94,8 +94,8 @@ def decide(
         return pa.array(array, DECISION.field(name).type)
 
     objections = decisions["reasons"].to_numpy()[row] | (np.uint64(1) << bit[dropped].astype(np.uint64))
-    ids = np.concatenate([keys.ids, [b""]])
-    original, cluster = np.full(len(decisions), b"", "S32"), np.full(len(decisions), b"", "S32")
+    ids = np.append(keys.ids, b"")
+    original, cluster = (np.full(len(decisions), b"", keys.ids.dtype) for _ in range(2))
     original[row], cluster[rows] = ids[verdicts.duplicate_of[number]], verdicts.cluster[numbers]
     columns |= {
         "keep": edited("keep", row, False),
@@ -112,4 +112,4 @@ def decide(
 
 def _strings(values: Any) -> pa.Array:
     """Bytes to strings, empty to null."""
-    return pa.array([value.decode() or None for value in values], pa.string())
+    return pa.array(values, mask=values == b"").cast(pa.string())

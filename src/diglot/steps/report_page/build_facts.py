@@ -94,9 +94,4 @@ def warnings(artifacts: Sequence[Artifact]) -> list[str]:
             found += [f"{artifact.manifest.step}: {text}" for text in counts.get(key) or []]
         if crashed := counts.get("quarantined"):
             found.append(f"{artifact.manifest.step}: {len(crashed):,} documents crashed a worker and were left out.")
-        if artifact.kind == "ingest" and (refused := counts.get("refused")):
-            number = sum(refused.values())
-            found.append(
-                f"{artifact.manifest.step}: {number:,} records were refused; refused.jsonl has each with its reason."
-            )
     return found

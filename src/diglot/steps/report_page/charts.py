@@ -105,52 +105,60 @@ def dot_whisker(dots: Sequence[Dot], *, x_label: str, low: float, high: float) -
     return "".join([*parts, "</svg>"])
 
 
+BOX_WIDTH, BOX_HEIGHT, GAP_X, GAP_Y, LANE = 138, 44, 18, 24, 9
+
+
 def lineage_diagram(nodes: Sequence[Mapping[str, Any]], edges: Sequence[tuple[str, str]]) -> str:
-    """Artifacts as boxes in columns by depth, arrows from each to what was made from it.
+    """Artifacts as boxes in rows by depth, with a line from each down to what was made from it.
+
+    A line that skips a row runs in a lane of its own at the right, clear of the boxes between.
 
     nodes: each with `id`, `step`, `fingerprint`, `seconds`. edges: (id of the input, id of the result).
     """
-    depth: dict[str, int] = {}
-
-    def depth_of(name: str) -> int:
-        if name not in depth:
-            depth[name] = 1 + max((depth_of(above) for above, below in edges if below == name), default=-1)
-        return depth[name]
-
-    columns: dict[int, list[Mapping[str, Any]]] = {}
+    depth = _depths([node["id"] for node in nodes], edges)
+    rows: dict[int, list[str]] = {}
     for node in nodes:
-        columns.setdefault(depth_of(node["id"]), []).append(node)
-    box_width, box_height, gap_x, gap_y = 128, 50, 34, 16
-    tallest = max(len(column) for column in columns.values())
-    height = tallest * (box_height + gap_y) + gap_y
-    width = len(columns) * (box_width + gap_x) + gap_x
+        rows.setdefault(depth[node["id"]], []).append(node["id"])
+    far = sorted((e for e in edges if depth[e[1]] - depth[e[0]] > 1), key=lambda e: (depth[e[1]] - depth[e[0]], e))
+    inner = max(len(row) for row in rows.values()) * (BOX_WIDTH + GAP_X) - GAP_X
     place = {}
-    for level, column in columns.items():
-        offset = (height - len(column) * (box_height + gap_y) + gap_y) / 2
-        for index, node in enumerate(column):
-            place[node["id"]] = (gap_x + level * (box_width + gap_x), offset + index * (box_height + gap_y))
-    parts = [_open(int(height), "which artifact was made from which", width=int(width), css="lineage")]
+    for level, row in rows.items():
+        left = (inner - len(row) * (BOX_WIDTH + GAP_X) + GAP_X) / 2
+        for index, name in enumerate(row):
+            place[name] = (1 + left + index * (BOX_WIDTH + GAP_X), 1 + level * (BOX_HEIGHT + GAP_Y))
+    height = len(rows) * (BOX_HEIGHT + GAP_Y) - GAP_Y + 2
+    parts = [_open(height, "which artifact was made from which", width=inner + 16 + LANE * len(far), css="lineage")]
     for above, below in edges:
-        x1, y1 = place[above][0] + box_width, place[above][1] + box_height / 2
-        x2, y2 = place[below][0], place[below][1] + box_height / 2
-        bend = gap_x / 2
-        # A long edge first leaves the row of boxes between, or it would run through them.
-        far = depth[below] - depth[above] > 1
-        lane = (min(y1, y2) - box_height / 2 - gap_y / 2) if far else y2
-        path = (
-            f"M{x1} {y1}C{x1 + bend} {y1} {x1 + bend} {lane} {x1 + gap_x} {lane}H{x2 - gap_x}"
-            f"C{x2 - bend} {lane} {x2 - bend} {y2} {x2} {y2}"
-            if far
-            else f"M{x1} {y1}C{x1 + bend} {y1} {x2 - bend} {y2} {x2} {y2}"
-        )
+        if (above, below) in far:
+            lane = inner + 12 + LANE * far.index((above, below))
+            path = _detour(place[above], place[below], lane)
+        else:
+            x1, y1 = place[above][0] + BOX_WIDTH / 2, place[above][1] + BOX_HEIGHT
+            x2, y2 = place[below][0] + BOX_WIDTH / 2, place[below][1]
+            path = f"M{x1} {y1}C{x1} {y1 + GAP_Y / 2} {x2} {y2 - GAP_Y / 2} {x2} {y2}"
         parts.append(f'<path class="edge" d="{path}"/>')
     for node in nodes:
         x, y = place[node["id"]]
-        parts.append(f'<rect class="box" x="{x}" y="{y:.1f}" width="{box_width}" height="{box_height}" rx="7"/>')
+        parts.append(f'<rect class="box" x="{x}" y="{y}" width="{BOX_WIDTH}" height="{BOX_HEIGHT}" rx="7"/>')
         parts.append(_text(x + 10, y + 18, node["step"], "start", "label"))
-        parts.append(_text(x + 10, y + 35, node["fingerprint"][:8], "start", "note mono"))
-        parts.append(_text(x + box_width - 10, y + 35, duration(node["seconds"]), "end", "note"))
+        parts.append(_text(x + 10, y + 34, node["fingerprint"][:8], "start", "note mono"))
+        parts.append(_text(x + BOX_WIDTH - 10, y + 34, duration(node["seconds"]), "end", "note"))
     return "".join([*parts, "</svg>"])
+
+
+def _depths(names: Sequence[str], edges: Sequence[tuple[str, str]]) -> dict[str, int]:
+    """Longest way to each node from one without inputs. `names` lists inputs before results."""
+    depth: dict[str, int] = {}
+    for name in names:
+        depth[name] = 1 + max((depth[above] for above, below in edges if below == name), default=-1)
+    return depth
+
+
+def _detour(above: tuple[float, float], below: tuple[float, float], lane: float) -> str:
+    """From the right side of one box, down a lane, to the right side of another."""
+    x1, y1 = above[0] + BOX_WIDTH, above[1] + BOX_HEIGHT / 2
+    x2, y2 = below[0] + BOX_WIDTH, below[1] + BOX_HEIGHT / 2
+    return f"M{x1} {y1}H{lane - 8}Q{lane} {y1} {lane} {y1 + 8}V{y2 - 8}Q{lane} {y2} {lane - 8} {y2}H{x2}"
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
@@ -199,7 +207,7 @@ def duration(seconds: float) -> str:
 
 
 def _open(height: int, description: str, *, width: int = WIDTH, css: str = "chart") -> str:
-    size = f' style="min-width:{width}px"' if css == "lineage" else ""
+    size = f' style="max-width:{width}px"' if css == "lineage" else ""
     return f'<svg class="{css}" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(description)}"{size}>'
 
 

@@ -31,10 +31,16 @@ def render(facts: Mapping[str, Any]) -> str:
         "bytes": bytes_text,
         "duration": duration,
         "language": language_name,
+        "is_link": is_link,
         "spaced": lambda text: text.replace("_", " "),
     }
     source = environment.loader.get_source(environment, "style.css")[0] if environment.loader else ""
     return environment.get_template("page.html.j2").render(r=build_view(facts), style=Markup(source))
+
+
+def is_link(address: str | None) -> bool:
+    """Whether an address may be followed from the page: crawled ones can be anything, also scripts."""
+    return (address or "").startswith(("https://", "http://", "file:///"))
 
 
 def _visible(value: Any) -> Any:

@@ -35,7 +35,7 @@ def build_view(facts: Facts) -> dict[str, Any]:
         "warnings": facts["warnings"],
         "corpus": _corpus(facts["funnel"], facts["ingest"]) if facts.get("funnel") else None,
         "heldout": _heldout(facts.get("heldout")),
-        "sources": facts.get("sources"),
+        "sources": [source for source in facts.get("sources", []) if source["documents"]],
         "tokenizer": facts.get("tokenizer"),
         "tokens": _tokens(facts["tokens"]) if facts.get("tokens") else None,
         "training": training,
@@ -101,9 +101,8 @@ def _tiles(facts: Facts) -> list[dict[str, str]]:
 
 
 def _wanted(funnel: Facts) -> list[str]:
-    """Languages of which something was kept, largest first."""
-    kept = {lang: counts["kept"] for lang, counts in funnel["languages"].items() if counts["kept"]}
-    return sorted(kept, key=lambda lang: (-kept[lang], lang))
+    """Languages of which something was kept."""
+    return sorted(lang for lang, counts in funnel["languages"].items() if counts["kept"])
 
 
 def _corpus(funnel: Facts, counts: Facts) -> dict[str, Any]:
@@ -136,6 +135,7 @@ def _corpus(funnel: Facts, counts: Facts) -> dict[str, Any]:
         "stages": stages,
         "sum": f"{total['ingested']:,} ingested = {total['kept']:,} kept + {dropped}. Exact, in every language.",
         "table": [*rows, {"name": "all", "total": True, **total}],
+        "num_languages": sum(lang != "und" for lang in languages),
         "raw_languages": _shares(languages, "ingested"),
         "kept_languages": _shares(languages, "kept_bytes"),
         "read": _records_read(counts),
@@ -236,7 +236,7 @@ def _scores(scores: Facts) -> dict[str, Any]:
     records = scores["records"]
     return {
         "charts": charts,
-        "note": Markup("<br>").join(_difference(lang, found) for lang, found in scores["differences"].items()),
+        "differences": _differences(scores["differences"]),
         "whole": [r for r in records if r["source"] is None],
         "by_source": [r for r in records if r["source"] is not None],
         "signatures": sorted({r["signature"] for r in records if r["source"] is None}),
@@ -244,15 +244,16 @@ def _scores(scores: Facts) -> dict[str, Any]:
     }
 
 
-def _difference(lang: str, records: Sequence[Facts]) -> str:
-    """One line: the pre-trained model against each n-gram, with the paired interval."""
-    parts = []
-    for record in records:
-        model, _, ngram = record["model"].partition(" - ")
-        if model == "base":
-            ends = "" if record["low"] is None else f" [{signed(record['low'])}, {signed(record['high'])}]"
-            parts.append(f"{model_label(ngram)} {signed(record['value'])}{ends}")
-    return f"{language_name(lang)}, pre-trained against: {'; '.join(parts)}"
+def _differences(differences: Facts) -> dict[str, Any]:
+    """The pre-trained model against each n-gram: a row per n-gram, a column per language, with the paired interval."""
+    rows: dict[str, dict[str, str]] = {}
+    for lang, records in differences.items():
+        for record in records:
+            model, _, ngram = record["model"].partition(" - ")
+            if model == "base":
+                ends = "" if record["low"] is None else f" [{signed(record['low'])}, {signed(record['high'])}]"
+                rows.setdefault(model_label(ngram), {})[lang] = signed(record["value"]) + ends
+    return {"languages": list(differences), "rows": rows}
 
 
 def signed(value: float) -> str:
@@ -261,11 +262,14 @@ def signed(value: float) -> str:
 
 
 def _first_question_per_language(samples: Sequence[Facts]) -> list[Facts]:
+    """One question of each language for the first screen, of one kind in all where possible, and no translation."""
+    questions = [sample for sample in samples if sample["kind"] == "question"]
+    topics = [{s["topic"] for s in questions if s["lang"] == lang} for lang in {s["lang"] for s in questions}]
+    shared = set.intersection(*topics) if topics else set()
     found: dict[str, Facts] = {}
-    for sample in samples:
-        if sample["kind"] == "question":
-            found.setdefault(sample["lang"], sample)
-    return list(found.values())
+    for sample in sorted(questions, key=lambda s: (s["topic"] not in shared, s["topic"] == "translation", s["topic"])):
+        found.setdefault(sample["lang"], sample)
+    return [found[lang] for lang in sorted(found)]
 
 
 def _contents(view: Facts) -> list[tuple[str, str]]:

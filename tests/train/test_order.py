@@ -1,0 +1,202 @@
+"""The order of the data is exact, random, readable at any place and in both directions."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diglot.core.errors import ConfigError
+from diglot.train.mixture import epochs_read, largest_remainder, quotas
+from diglot.train.order import DataOrder, PhaseMix, plan_order
+from diglot.train.permutation import permute, permute_back
+from diglot.train.sequences import num_sequences, num_unused_tokens
+
+SIZES = {"faq.en": 20, "guide.en": 3, "handbook.zh-Hans": 11}
+
+
+def two_phases(seed: int = 0) -> DataOrder:
+    return plan_order(
+        [
+            PhaseMix(name="one", num_train_steps=7, sequences_per_train_step=8, mixture={"*.en": 1, "*": 2}),
+            PhaseMix(name="two", num_train_steps=3, sequences_per_train_step=5, mixture={}),
+        ],
+        SIZES,
+        seed,
+        max_epochs=None,
+    )
+
+
+def readers(order: DataOrder) -> dict[tuple[str, int], list[int]]:
+    """Which training steps read each sequence, by asking every step."""
+    found = defaultdict(list)
+    for train_step in range(order.num_train_steps):
+        for sequence in order.sequences(train_step):
+            found[sequence].append(train_step)
+    return found
+
+
+@given(st.integers(1, 3000), st.integers(0, 2**63 - 1))
+@settings(max_examples=60, deadline=None)
+def test_a_permutation_is_one_and_can_be_undone(n: int, seed: int) -> None:
+    indices = np.arange(n)
+    image = permute(indices, n, seed)
+    assert sorted(image) == list(range(n))
+    assert (permute_back(image, n, seed) == indices).all()
+    assert permute(np.array([n // 2]), n, seed)[0] == image[n // 2]
+
+
+def test_permutations_are_stable_across_versions() -> None:
+    assert permute(np.arange(10), 10, 7).tolist() == [0, 2, 9, 8, 1, 4, 3, 5, 7, 6]
+
+
+def test_permutations_of_many_seeds_put_every_value_everywhere_equally_often() -> None:
+    n, trials = 7, 7000
+    counts = np.zeros((n, n))
+    for seed in range(trials):
+        counts[np.arange(n), permute(np.arange(n), n, seed)] += 1
+    chi_square = ((counts - trials / n) ** 2 / (trials / n)).sum()
+    assert chi_square < 65  # 36 degrees of freedom: 65 is passed by chance once in 400 such tests
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_asking_every_step_and_asking_every_sequence_agree(seed: int) -> None:
+    order = two_phases(seed)
+    found = readers(order)
+    for stream, size in SIZES.items():
+        for index in range(size):
+            assert order.train_steps(stream, index) == found.get((stream, index), [])
+
+
+sizes = st.dictionaries(st.sampled_from(["a.en", "b.en", "c.zh", "d.zh", "e.zh"]), st.integers(1, 40), min_size=1)
+shape = st.tuples(st.integers(1, 12), st.integers(1, 9))
+
+
+@given(sizes, st.lists(shape, min_size=1, max_size=3), st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_any_order_fills_every_step_meets_its_quotas_and_inverts(
+    sizes: dict[str, int], shapes: list[tuple[int, int]], seed: int
+) -> None:
+    mixes = [
+        PhaseMix(name=str(i), num_train_steps=steps, sequences_per_train_step=batch, mixture={})
+        for i, (steps, batch) in enumerate(shapes)
+    ]
+    order = plan_order(mixes, sizes, seed, max_epochs=None)
+    first = 0
+    for phase in order.phases:
+        batches = [order.sequences(first + n) for n in range(phase.num_train_steps)]
+        assert {len(batch) for batch in batches} == {phase.sequences_per_train_step}
+        read = Counter(stream for batch in batches for stream, _ in batch)
+        assert dict(read) == {name: quota for name, quota in phase.quotas.items() if quota}
+        first += phase.num_train_steps
+    found = readers(order)
+    assert all(order.train_steps(*sequence) == train_steps for sequence, train_steps in found.items())
+
+
+def test_no_sequence_is_read_again_before_every_other_of_its_stream_was_read_as_often() -> None:
+    counts: dict[str, Counter[int]] = defaultdict(Counter)
+    order = two_phases()
+    for train_step in range(order.num_train_steps):
+        for stream, index in order.sequences(train_step):
+            counts[stream][index] += 1
+            seen = [counts[stream][i] for i in range(SIZES[stream])]
+            assert max(seen) - min(seen) <= 1
+
+
+def test_every_stretch_of_a_phase_has_nearly_the_mixture_of_the_whole() -> None:
+    sizes = {"a.en": 5000, "b.en": 900, "c.zh": 2300}
+    mix = PhaseMix(name="one", num_train_steps=500, sequences_per_train_step=16, mixture={"*.en": 3, "*": 1})
+    order = plan_order([mix], sizes, 0, max_epochs=None)
+    quotas = order.phases[0].quotas
+    read: Counter[str] = Counter()
+    for train_step in range(500):
+        read.update(stream for stream, _ in order.sequences(train_step))
+        for stream, quota in quotas.items():
+            assert abs(read[stream] - quota * (train_step + 1) / 500) <= len(quotas)
+
+
+def test_epochs_and_seeds_change_the_order() -> None:
+    mix = PhaseMix(name="one", num_train_steps=40, sequences_per_train_step=10, mixture={})
+    order = plan_order([mix], {"a.en": 200}, 0, max_epochs=None)
+    epochs = [[order.sequences(first + n) for n in range(20)] for first in (0, 20)]
+    assert epochs[0] != epochs[1]
+    assert replace(order, seed=1).sequences(0) != order.sequences(0)
+    places = [index for batch in epochs[0] for _, index in batch]
+    assert sum(b == a + 1 for a, b in pairwise(places)) < 10  # shuffled: neighbours seldom stay neighbours
+
+
+def test_an_order_survives_its_plan_and_its_fingerprint_names_it() -> None:
+    order = two_phases()
+    plan = json.loads(json.dumps({"order": order.to_plan(), "more": 1}))
+    again = DataOrder.from_plan(plan)
+    assert again == order
+    assert again.mixture_fingerprint == order.mixture_fingerprint
+    assert two_phases(seed=1).mixture_fingerprint != order.mixture_fingerprint
+    assert replace(order, sizes={**SIZES, "faq.en": 21}).mixture_fingerprint != order.mixture_fingerprint
+
+
+def test_the_order_needs_no_torch() -> None:
+    code = "import sys, diglot.train.order, diglot.steps.pretrain; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_quotas_follow_the_weights() -> None:
+    assert quotas({"*.en": 1, "*": 3}, SIZES, 80) == {"faq.en": 17, "guide.en": 3, "handbook.zh-Hans": 60}
+    assert quotas({}, SIZES, 340) == {"faq.en": 200, "guide.en": 30, "handbook.zh-Hans": 110}
+    assert quotas({"guide.*": 2, "*": 1}, SIZES, 37, counts="epochs") == {
+        "faq.en": 20,
+        "guide.en": 6,
+        "handbook.zh-Hans": 11,
+    }
+    assert quotas({"*.en": 1}, SIZES, 23) == {"faq.en": 20, "guide.en": 3}
+    assert quotas({"guide.en": 0, "*": 1}, SIZES, 31) == {"faq.en": 20, "handbook.zh-Hans": 11}
+
+
+@given(st.lists(st.floats(0.01, 1), min_size=1, max_size=6), st.integers(0, 1000))
+def test_largest_remainder_gives_everything_away_and_is_off_by_less_than_one(weights: list[float], total: int) -> None:
+    shares = {str(i): w / sum(weights) for i, w in enumerate(weights)}
+    whole = largest_remainder(shares, total)
+    assert sum(whole.values()) == total
+    assert all(abs(whole[name] - shares[name] * total) < 1 + 1e-9 for name in shares)
+
+
+def test_patterns_that_fit_nothing_and_empty_mixtures_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"'\*\.zh-Hant' fits no stream.*faq\.en, guide\.en, handbook\.zh-Hans"):
+        quotas({"*.zh-Hant": 1, "*": 1}, SIZES, 10)
+    with pytest.raises(ConfigError, match="fits no stream that an earlier pattern left"):
+        quotas({"*": 1, "*.en": 1}, SIZES, 10)
+    with pytest.raises(ConfigError, match="every stream weight 0"):
+        quotas({"*": 0}, SIZES, 10)
+    with pytest.raises(ConfigError, match="not a number from 0 up"):
+        quotas({"*": -1}, SIZES, 10)
+
+
+def test_too_many_epochs_are_refused_with_the_stream_that_is_read_too_often() -> None:
+    mix = PhaseMix(name="one", num_train_steps=10, sequences_per_train_step=10, mixture={"guide.en": 1, "*": 9})
+    assert epochs_read([quotas(mix.mixture, SIZES, 100)], SIZES)["guide.en"] == pytest.approx(10 / 3)
+    plan_order([mix], SIZES, 0, max_epochs=4)
+    with pytest.raises(ConfigError, match=r"'guide\.en' 3\.33 times, more than max_epochs = 2"):
+        plan_order([mix], SIZES, 0, max_epochs=2)
+
+
+def test_steps_and_sequences_outside_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"0\.\.9"):
+        two_phases().sequences(10)
+    with pytest.raises(ConfigError, match=r"0\.\.19"):
+        two_phases().train_steps("faq.en", 20)
+
+
+@pytest.mark.parametrize(
+    ("num_tokens", "sequences", "unused"), [(0, 0, 0), (1, 0, 1), (2, 1, 0), (64, 1, 0), (65, 1, 0), (66, 1, 1), (129, 2, 0)]
+)
+def test_sequences_share_one_token_and_leave_the_rest(num_tokens: int, sequences: int, unused: int) -> None:
+    assert num_sequences(num_tokens, 64) == sequences
+    assert num_unused_tokens(num_tokens, 64) == unused

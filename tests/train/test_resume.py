@@ -1,0 +1,177 @@
+"""A run that was stopped, in whatever way, ends in the bytes of one that was not."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tiny_run
+
+from diglot.core.errors import ConfigError, DiglotError
+from diglot.train.checkpoints import checkpoints
+
+PROGRAM = Path(tiny_run.__file__)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("undisturbed")
+    tiny_run.run(out)
+    return out
+
+
+def same_result(one: Path, two: Path) -> None:
+    for name in ("model/model.safetensors", "train.jsonl"):
+        assert (one / name).read_bytes() == (two / name).read_bytes(), name
+
+
+def stop_after(out: Path, train_steps: int, **changes: object) -> None:
+    """Run and break off without a word after so many training steps, as a power cut would."""
+
+    class PowerCut(BaseException):
+        pass
+
+    phases = tiny_run.phases()
+    steps_before = 0
+    cut = []
+    for phase in phases:
+        inner, first = phase.batch_at, steps_before
+
+        def batch_at(n: int, inner=inner, first=first) -> object:  # type: ignore[no-untyped-def]
+            if first + n >= train_steps:
+                raise PowerCut
+            return inner(n)
+
+        cut.append(tiny_run.Phase(**{**vars(phase), "batch_at": batch_at}))  # type: ignore[arg-type]
+        steps_before += phase.num_train_steps
+    with pytest.raises(PowerCut):
+        tiny_run.run(out, run_phases=cut, **changes)
+
+
+@pytest.mark.parametrize("train_steps", [1, 5, 8, 9, 10, 14])
+def test_a_run_broken_off_anywhere_ends_in_the_same_bytes(train_steps: int, undisturbed: Path, tmp_path: Path) -> None:
+    # 9 is the end of the first phase, where the optimizer starts afresh; checkpoints lie at every second step.
+    if train_steps == 1:
+        (tmp_path / "checkpoints").mkdir()
+    stop_after(tmp_path, train_steps) if train_steps > 1 else None
+    report = tiny_run.run(tmp_path)
+    assert (report.resumed_from is not None) == (train_steps > 1)
+    same_result(undisturbed, tmp_path)
+
+
+def test_a_run_whose_optimizer_goes_on_through_phases_resumes_at_the_border_too(tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    tiny_run.run(whole, run_phases=tiny_run.phases(reset=False))
+    tiny_run.run(broken, run_phases=tiny_run.phases(reset=False))
+    for checkpoint in checkpoints(broken / "checkpoints"):
+        if checkpoint.counters.train_steps_done > 9:
+            shutil.rmtree(checkpoint.path)
+    tiny_run.run(broken, run_phases=tiny_run.phases(reset=False))
+    same_result(whole, broken)
+
+
+def kill_and_run_again(out: Path, compile: str, pause: float, kills: int) -> None:
+    command = [sys.executable, str(PROGRAM), str(out), compile, str(pause)]
+    seen = 0
+    for _ in range(kills):
+        process = subprocess.Popen(command)
+        limit = time.monotonic() + 240
+        while process.poll() is None and time.monotonic() < limit:
+            if len(list((out / "checkpoints").glob("0*"))) > seen:
+                break
+            time.sleep(0.02)
+        assert process.poll() is None, "the run ended before it could be killed"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        seen = len(list((out / "checkpoints").glob("0*")))
+    subprocess.run(command, check=True)
+
+
+def test_kill_nine_and_the_same_command_again(undisturbed: Path, tmp_path: Path) -> None:
+    kill_and_run_again(tmp_path, "off", pause=0.05, kills=2)
+    same_result(undisturbed, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling needs g++")
+def test_kill_nine_and_the_same_command_again_compiled(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, str(PROGRAM), str(tmp_path / "whole"), "on", "0"], check=True)
+    kill_and_run_again(tmp_path / "killed", "on", pause=0.3, kills=1)
+    same_result(tmp_path / "whole", tmp_path / "killed")
+
+
+@pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_says_how_to_go_on(which: signal.Signals, undisturbed: Path, tmp_path: Path) -> None:
+    phases = tiny_run.phases()
+    inner = phases[0].batch_at
+
+    def batch_at(n: int) -> list[tiny_run.Batch]:
+        if n == 5:
+            os.kill(os.getpid(), which)
+        return inner(n)
+
+    stopping = [tiny_run.Phase(**{**vars(phases[0]), "batch_at": batch_at}), phases[1]]
+    before = signal.getsignal(which)
+    with pytest.raises(DiglotError, match=rf"{which.name} after training step 6 of 15.*same command"):
+        tiny_run.run(tmp_path, run_phases=stopping)
+    assert signal.getsignal(which) is before
+    newest = checkpoints(tmp_path / "checkpoints")[-1]
+    assert newest.counters.train_steps_done == 6
+    assert tiny_run.run(tmp_path).resumed_from == newest.name
+    same_result(undisturbed, tmp_path)
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over_with_a_warning(
+    undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stop_after(tmp_path, 7)
+    newest = checkpoints(tmp_path / "checkpoints")[-1]
+    state = newest.path / "state.safetensors"
+    state.write_bytes(state.read_bytes()[:-10])
+    from diglot.core.progress import Progress
+
+    model = tiny_run.Decoder(tiny_run.CONFIG, seed=3)
+    report = tiny_run.train(
+        model,
+        phases=tiny_run.phases(),
+        objective=tiny_run.next_token(),
+        out=tmp_path,
+        seed=3,
+        settings=tiny_run.settings(),
+        progress=Progress(),
+    )
+    assert f"checkpoint {newest.name} is damaged" in capsys.readouterr().err
+    assert report.resumed_from is not None
+    assert report.resumed_from < newest.name
+    tiny_run.save_model(model, tmp_path / "model")
+    same_result(undisturbed, tmp_path)
+
+
+def test_a_checkpoint_of_another_data_order_is_refused(tmp_path: Path) -> None:
+    stop_after(tmp_path, 5)
+    with pytest.raises(ConfigError, match="written for data order tiny, this run has other"):
+        tiny_run.run(tmp_path, order_fingerprint="other")
+
+
+def test_a_finished_run_does_nothing_when_it_is_run_again(undisturbed: Path, tmp_path: Path) -> None:
+    shutil.copytree(undisturbed, tmp_path / "again")
+    report = tiny_run.run(tmp_path / "again")
+    assert report.tokens_per_second == 0.0
+    same_result(undisturbed, tmp_path / "again")
+
+
+def test_a_line_cut_short_by_a_kill_is_written_again(undisturbed: Path, tmp_path: Path) -> None:
+    stop_after(tmp_path, 7)
+    with (tmp_path / "train.jsonl").open("a") as stream:
+        stream.write('{"train_step": 7, "lo')
+    tiny_run.run(tmp_path)
+    same_result(undisturbed, tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
+    assert [line["train_step"] for line in lines] == list(range(15))

@@ -1,0 +1,78 @@
+"""A training run small enough for a test, as a function and as a program that can be killed.
+
+    python tiny_run.py OUT [compile on/off] [pause in seconds before each training step]
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from diglot.core.progress import Progress
+from diglot.model.decoder import Decoder, DecoderConfig
+from diglot.model.files import save_model
+from diglot.train.loop import LoopSettings, Phase, TrainReport, train
+from diglot.train.objectives.next_token import next_token
+from diglot.train.optimizer_config import OptimizerConfig
+from diglot.train.schedules import ScheduleConfig, schedule
+from diglot.train.types import Batch
+
+CONFIG = DecoderConfig(vocab_size=50, d_model=32, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8, ffn_dim=48)
+STEPS = (9, 6)
+TOKENS_PER_STEP = 4 * 16
+
+
+def batch_at(train_step: int, split: tuple[int, ...] = (2, 2), seed: int = 0) -> list[Batch]:
+    """Four sequences that count upwards from a random start, in microbatches of the given sizes."""
+    generator = torch.Generator().manual_seed(1000 * seed + train_step)
+    starts = torch.randint(50, (sum(split), 1), generator=generator)
+    rows = (starts + torch.arange(17)) % 50
+    return [{"input_ids": part[:, :-1].contiguous(), "targets": part[:, 1:].contiguous()} for part in rows.split(split)]
+
+
+def phases(pause: float = 0.0, reset: bool = True, **optimizer: Any) -> list[Phase]:
+    def slow_batch_at(train_step: int, seed: int) -> list[Batch]:
+        time.sleep(pause)
+        return batch_at(train_step, seed=seed)
+
+    config = OptimizerConfig(**{"kind": "muon", **optimizer})
+    shapes = (ScheduleConfig(shape="cosine"), ScheduleConfig(shape="exponential", warmup_share=0.0))
+    return [
+        Phase(
+            name=("fundamental", "decay")[i],
+            num_train_steps=STEPS[i],
+            batch_at=lambda n, i=i: slow_batch_at(n, seed=i),  # type: ignore[misc]
+            schedule=schedule(shapes[i], 1e-2, STEPS[i]),
+            optimizer=config,
+            reset_optimizer=reset,
+        )
+        for i in range(2)
+    ]
+
+
+def settings(**changes: Any) -> LoopSettings:
+    usual = {"order_fingerprint": "tiny", "compile": "off", "num_threads": 1, "log_every": 1, "tensorboard": False}
+    return LoopSettings(**{**usual, "checkpoint_every_tokens": 2 * TOKENS_PER_STEP, **changes})
+
+
+def run(out: Path, *, pause: float = 0.0, run_phases: list[Phase] | None = None, **changes: Any) -> TrainReport:
+    model = Decoder(CONFIG, seed=3)
+    report = train(
+        model,
+        phases=run_phases or phases(pause),
+        objective=next_token(),
+        out=out,
+        seed=3,
+        settings=settings(**changes),
+        progress=Progress(quiet=True),
+    )
+    save_model(model, out / "model")
+    return report
+
+
+if __name__ == "__main__":
+    run(Path(sys.argv[1]), compile=sys.argv[2], pause=float(sys.argv[3]))
