@@ -261,14 +261,15 @@ def chat(
     diglot chat
     diglot chat --ask "What is a Debian package?" --trace
     """
-    from diglot.generate.chat_session import ChatSession
+    from diglot.generate.chat_session import chat as start
+    from diglot.generate.sampling import Sampling
 
     artifacts = _artifacts(store, runs, run_name)
     trained = [a for a in artifacts.values() if a.kind in ("prefer", "finetune")]
     if not trained:
         raise InputError("this run has no finished finetune or prefer step, so there is no model to talk to yet.")
     newest = max(trained, key=lambda a: (a.kind == "prefer", a.manifest.ended))
-    session = ChatSession.load(newest.path / "model", temperature=temperature, seed=seed)
+    session = start(newest, sampling=Sampling(temperature=temperature), seed=seed)
     for line in [question] if question is not None else _typed_lines():
         answer = session.answer(line)
         print(answer)

@@ -230,6 +230,17 @@ def test_after_ctrl_c_or_kill_no_process_stays_and_the_next_run_does_only_the_re
     assert tasks[0].out.stat().st_mtime_ns == kept
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+def test_ctrl_c_while_workers_start_shows_no_traceback_of_theirs(tmp_path):
+    tasks_for(tmp_path, "sleep\n", "sleep\n")
+    program = start_program(tmp_path)
+    wait_until(lambda: len(processes_of_session(program.pid)) >= 3)  # the parent, Python's resource tracker, a worker
+    os.killpg(program.pid, signal.SIGINT)
+    _, errors = program.communicate(timeout=10)
+    assert errors.count("Traceback") == 1, errors
+    wait_until(lambda: not processes_of_session(program.pid), 5)
+
+
 def test_partial_files_of_killed_writers_are_removed_and_others_are_not(tmp_path):
     (tmp_path / "deep").mkdir()
     partial = tmp_path / "deep" / ".0000.parquet.123.partial"

@@ -108,6 +108,11 @@ BAD = {
     },
 }
 
+MATRIX_ONLY = {f"duplicate_{n}gram_share" for n in range(6, 11)} | {"duplicate_line_share"}
+BAD["manuals-en"] = {rule: text for rule, text in BAD["matrix-en"].items() if rule not in MATRIX_ONLY} | {
+    "duplicate_5gram_share": PASSAGE * 4 + ENGLISH
+}
+
 
 def columns_of(*texts):
     """All signals of some texts, as the annotate step measures them."""

@@ -175,7 +175,8 @@ def test_include_and_exclude_are_globs_below_the_source(tmp_path):
 
 
 def test_link_loops_end_and_links_to_files_that_are_read_anyway_are_refused(tmp_path):
-    root = tree(tmp_path / "pages", "en/a.html")
+    root = tree(tmp_path / "pages", "en/a.html", "en/deep/c.html")
+    (root / "shortcut").symlink_to("en/deep")
     (root / "en" / "loop").symlink_to("..")
     (root / "en" / "self").symlink_to(".")
     (root / "en" / "again.html").symlink_to("a.html")
@@ -188,6 +189,7 @@ def test_link_loops_end_and_links_to_files_that_are_read_anyway_are_refused(tmp_
         ("en", "a.html", "html"),
         ("en", "again.html", "link"),
         ("en", "broken.html", "broken_link"),
+        ("en", "deep/c.html", "html"),
         ("en", "pipe.html", "no_file"),
         ("zh", "b.html", "html"),
     ]

@@ -25,7 +25,7 @@ EXAMPLES = {
     "all_caps_share": [("I AM NOT here X1", 2 / 5)],
     "stop_words_en": [("The cat and THE dog, to be", 4), ("thee there band", 0)],
     "cjk_share": [("abc 你好", 2 / 3)],
-    "hash_ratio": [("#one ## two", 2 / 2)],
+    "hash_ratio": [("# one ##two #", 1 / 2)],
     "ellipsis_ratio": [("a... b…… c.. 。。。", 3 / 3)],
     "curly_share": [("{a} b", 2 / 4)],
     "bracket_share": [("【热卖】好货【x y】", 4 / 10)],

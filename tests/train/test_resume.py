@@ -15,7 +15,10 @@ import pytest
 import tiny_run
 
 from diglot.core.errors import ConfigError, DiglotError
+from diglot.core.progress import Progress
 from diglot.train.checkpoints import checkpoints
+from diglot.train.objectives.next_token import next_token
+from diglot.train.types import ItemLosses
 
 PROGRAM = Path(tiny_run.__file__)
 
@@ -32,35 +35,27 @@ def same_result(one: Path, two: Path) -> None:
         assert (one / name).read_bytes() == (two / name).read_bytes(), name
 
 
-def stop_after(out: Path, train_steps: int, **changes: object) -> None:
+def stop_after(out: Path, train_steps: int) -> None:
     """Run and break off without a word after so many training steps, as a power cut would."""
 
     class PowerCut(BaseException):
         pass
 
-    phases = tiny_run.phases()
-    steps_before = 0
-    cut = []
-    for phase in phases:
-        inner, first = phase.batch_at, steps_before
+    microbatches = iter(range(2 * train_steps))  # two make a training step
 
-        def batch_at(n: int, inner=inner, first=first) -> object:  # type: ignore[no-untyped-def]
-            if first + n >= train_steps:
-                raise PowerCut
-            return inner(n)
+    def objective(model: tiny_run.Decoder, batch: tiny_run.Batch) -> ItemLosses:
+        if next(microbatches, None) is None:
+            raise PowerCut
+        return next_token()(model, batch)
 
-        cut.append(tiny_run.Phase(**{**vars(phase), "batch_at": batch_at}))  # type: ignore[arg-type]
-        steps_before += phase.num_train_steps
     with pytest.raises(PowerCut):
-        tiny_run.run(out, run_phases=cut, **changes)
+        tiny_run.run(out, objective=objective)
 
 
 @pytest.mark.parametrize("train_steps", [1, 5, 8, 9, 10, 14])
 def test_a_run_broken_off_anywhere_ends_in_the_same_bytes(train_steps: int, undisturbed: Path, tmp_path: Path) -> None:
     # 9 is the end of the first phase, where the optimizer starts afresh; checkpoints lie at every second step.
-    if train_steps == 1:
-        (tmp_path / "checkpoints").mkdir()
-    stop_after(tmp_path, train_steps) if train_steps > 1 else None
+    stop_after(tmp_path, train_steps)
     report = tiny_run.run(tmp_path)
     assert (report.resumed_from is not None) == (train_steps > 1)
     same_result(undisturbed, tmp_path)
@@ -135,22 +130,10 @@ def test_a_damaged_newest_checkpoint_is_passed_over_with_a_warning(
     newest = checkpoints(tmp_path / "checkpoints")[-1]
     state = newest.path / "state.safetensors"
     state.write_bytes(state.read_bytes()[:-10])
-    from diglot.core.progress import Progress
-
-    model = tiny_run.Decoder(tiny_run.CONFIG, seed=3)
-    report = tiny_run.train(
-        model,
-        phases=tiny_run.phases(),
-        objective=tiny_run.next_token(),
-        out=tmp_path,
-        seed=3,
-        settings=tiny_run.settings(),
-        progress=Progress(),
-    )
+    report = tiny_run.run(tmp_path, progress=Progress())
     assert f"checkpoint {newest.name} is damaged" in capsys.readouterr().err
     assert report.resumed_from is not None
     assert report.resumed_from < newest.name
-    tiny_run.save_model(model, tmp_path / "model")
     same_result(undisturbed, tmp_path)
 
 

@@ -36,7 +36,8 @@ def test_exponential_halves_every_half_life_and_ends_at_a_quarter() -> None:
 
 
 def test_exponential_never_falls_below_the_floor() -> None:
-    at = schedule(ScheduleConfig(shape="exponential", warmup_share=0.0, half_life_share=0.1, floor_share=0.1), PEAK, 100)
+    config = ScheduleConfig(shape="exponential", warmup_share=0.0, half_life_share=0.1, floor_share=0.1)
+    at = schedule(config, PEAK, 100)
     assert at(40) == pytest.approx(2e-5, rel=1e-12)  # 2^-4 = 0.0625 lies below the floor of 0.1
     assert at(30) == pytest.approx(PEAK / 8, rel=1e-12)
 

@@ -1,6 +1,6 @@
 """A training run small enough for a test, as a function and as a program that can be killed.
 
-    python tiny_run.py OUT [compile on/off] [pause in seconds before each training step]
+python tiny_run.py OUT [compile on/off] [pause in seconds before each training step]
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from diglot.core.progress import Progress
 from diglot.model.decoder import Decoder, DecoderConfig
 from diglot.model.files import save_model
-from diglot.train.loop import LoopSettings, Phase, TrainReport, train
+from diglot.train.loop import LoopSettings, Objective, Phase, TrainReport, train
 from diglot.train.objectives.next_token import next_token
 from diglot.train.optimizer_config import OptimizerConfig
 from diglot.train.schedules import ScheduleConfig, schedule
@@ -59,16 +59,25 @@ def settings(**changes: Any) -> LoopSettings:
     return LoopSettings(**{**usual, "checkpoint_every_tokens": 2 * TOKENS_PER_STEP, **changes})
 
 
-def run(out: Path, *, pause: float = 0.0, run_phases: list[Phase] | None = None, **changes: Any) -> TrainReport:
+def run(
+    out: Path,
+    *,
+    pause: float = 0.0,
+    run_phases: list[Phase] | None = None,
+    objective: Objective | None = None,
+    progress: Progress | None = None,
+    **changes: Any,
+) -> TrainReport:
+    """Train, save the model, and return the report; `changes` are settings of the loop."""
     model = Decoder(CONFIG, seed=3)
     report = train(
         model,
         phases=run_phases or phases(pause),
-        objective=next_token(),
+        objective=objective or next_token(),
         out=out,
         seed=3,
         settings=settings(**changes),
-        progress=Progress(quiet=True),
+        progress=progress or Progress(quiet=True),
     )
     save_model(model, out / "model")
     return report

@@ -6,7 +6,7 @@ size or on the order of prompts. One caveat: matrix products of different height
 float32, so an answer can change in the rare case that its random number falls within that bit of the border between
 two tokens.
 
-Shapes: B rows still writing, T prompt tokens with padding, S cache slots, V vocabulary.
+Shapes: B rows still writing, T prompt tokens with padding, N tokens of an answer, V vocabulary.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from torch import Tensor
 
 from diglot.core.errors import ConfigError
 from diglot.core.seeds import derive_seed
+from diglot.generate.fused import FusedDecoder, FusedWeights
 from diglot.generate.sampling import Sampling, choose, repeated, uniforms
-from diglot.model.cache import KVCache
 from diglot.model.decoder import Decoder
 
 MAX_BATCH = 64
@@ -73,11 +73,12 @@ def generate(
     if max_new_tokens < 1:
         raise ConfigError(f"max_new_tokens = {max_new_tokens}, but an answer has at least 1 token.")
     seeds = prompt_seeds(seed, prompts) if isinstance(seed, int) else list(seed)
-    stops = torch.tensor(sorted(set(stop_ids)), dtype=torch.int64)
+    stops = frozenset(stop_ids)
     done: dict[int, Completion] = {}
     with torch.inference_mode():
+        weights = FusedWeights(model)
         for rows in _batches([len(p) for p in prompts], max_new_tokens, limit):
-            batch = _Batch(model, [prompts[i] for i in rows], [seeds[i] for i in rows], max_new_tokens, sampling, stops)
+            batch = _Batch(weights, [prompts[i] for i in rows], [seeds[i] for i in rows], max_new_tokens, sampling, stops)
             done.update(zip(rows, batch.run(on_tokens), strict=True))
     return [done[i] for i in range(len(prompts))]
 
@@ -111,84 +112,70 @@ def _batches(lengths: Sequence[int], max_new_tokens: int, limit: int) -> Iterabl
 
 
 class _Batch:
-    """The rows of one batch and their shared cache."""
+    """The rows of one batch."""
 
     def __init__(
         self,
-        model: Decoder,
+        weights: FusedWeights,
         prompts: list[Sequence[int]],
         seeds: list[int],
         max_new_tokens: int,
         sampling: Sampling,
-        stops: Tensor,
+        stops: frozenset[int],
     ) -> None:
-        self.model, self.sampling, self.stops = model, sampling, stops
         longest = max(map(len, prompts))
-        self.num_new = min(max_new_tokens, model.config.max_seq_len - longest)
+        self.num_new = min(max_new_tokens, weights.config.max_seq_len - longest)
         self.cut_reason = "length" if self.num_new == max_new_tokens else "context"
-        weight = model.lm_head.weight
-        self.slots = longest + self.num_new
-        self.cache = KVCache.allocate(model.config, len(prompts), self.slots, weight.dtype, weight.device)
-        self.pads_B = torch.tensor([longest - len(p) for p in prompts])
-        self.prompt_BT = torch.tensor([[0] * (longest - len(p)) + list(p) for p in prompts])
-        self.is_padded = bool(self.pads_B.any())
-        self.is_real_BS = torch.arange(self.slots) >= self.pads_B[:, None]
-        self.uniform_BN = torch.from_numpy(
-            np.zeros((len(prompts), self.num_new))
-            if sampling.is_greedy
-            else np.stack([uniforms(s, self.num_new) for s in seeds])
-        )
-        self.ids_BN = torch.zeros(len(prompts), self.num_new, dtype=torch.int64)
-        self.logprobs_BN = torch.zeros(len(prompts), self.num_new)
-        self.lengths = [self.num_new] * len(prompts)  # tokens before the stop token
-        self.stopped = [False] * len(prompts)
+        self.sampling, self.stops, self.device = sampling, stops, weights.head.device
+        pads = [longest - len(p) for p in prompts]
+        self.prompt_BT = torch.tensor([[0] * pad + list(p) for pad, p in zip(pads, prompts, strict=True)])
+        self.decoder = FusedDecoder(weights, torch.tensor(pads), longest + self.num_new)
+        self.seeds = seeds
 
     def run(self, on_tokens: Callable[[int], None] | None) -> list[Completion]:
-        active = torch.arange(len(self.prompt_BT))  # numbers of the rows that are still in the cache
-        logits_BV = self._prefill()
+        num_rows = len(self.seeds)
+        ids: list[list[int]] = [[] for _ in range(num_rows)]
+        logprobs: list[list[float]] = [[] for _ in range(num_rows)]
+        stopped = [False] * num_rows
+        active = list(range(num_rows))  # the rows in the cache, in its order
+        uniform_BN = self._uniforms()
+        next_BT = self.prompt_BT
         for n in range(self.num_new):
-            ids_B, logprobs_B = self._choose(logits_BV, active, n)
-            self.ids_BN[active, n], self.logprobs_BN[active, n] = ids_B, logprobs_B
-            for row in active[torch.isin(ids_B, self.stops)].tolist():
-                if not self.stopped[row]:
-                    self.stopped[row], self.lengths[row] = True, n
+            logits_BV = self.decoder.logits(next_BT.to(self.device))
+            chosen_B = choose(self._allowed(logits_BV, [ids[row] for row in active]), uniform_BN[:, n], self.sampling)
+            logprobs_B = logits_BV.gather(-1, chosen_B[:, None])[:, 0] - logits_BV.logsumexp(dim=-1)
+            writing = []
+            for place, (row, token, logprob) in enumerate(
+                zip(active, chosen_B.tolist(), logprobs_B.tolist(), strict=True)
+            ):
+                stopped[row] = stopped[row] or token in self.stops
+                if not stopped[row]:
+                    ids[row].append(token)
+                    logprobs[row].append(logprob)
+                    writing.append(place)
             if on_tokens is not None:
-                on_tokens(sum(not self.stopped[row] for row in active.tolist()))
-            writing = [i for i, row in enumerate(active.tolist()) if not self.stopped[row]]
-            if not writing or n + 1 == self.num_new:
+                on_tokens(len(writing))
+            if not writing:
                 break
             if len(writing) <= len(active) // 2:  # copying the cache costs less than carrying the finished rows
                 kept = torch.tensor(writing)
-                active, ids_B, self.cache = active[kept], ids_B[kept], self.cache.select(kept)
-            logits_BV = self._step(ids_B, active)
-        ids, logprobs = self.ids_BN.tolist(), self.logprobs_BN.tolist()
+                self.decoder.keep(kept)
+                active, chosen_B, uniform_BN = [active[place] for place in writing], chosen_B[kept], uniform_BN[kept]
+            next_BT = chosen_B[:, None]
         return [
-            Completion(ids[i][:length], logprobs[i][:length], "stop" if self.stopped[i] else self.cut_reason)
-            for i, length in enumerate(self.lengths)
+            Completion(ids[row], logprobs[row], "stop" if stopped[row] else self.cut_reason) for row in range(num_rows)
         ]
 
-    def _prefill(self) -> Tensor:
-        mask_BT = self.is_real_BS[:, : self.prompt_BT.shape[1]] if self.is_padded else None
-        hidden_BTD = self.model.hidden(self.prompt_BT, attention_mask_BT=mask_BT, cache=self.cache)
-        return self.model.lm_head(hidden_BTD[:, -1]).float()  # type: ignore[no-any-return]
+    def _uniforms(self) -> Tensor:
+        """One uniform number per row and token, float64 [B, N]; a greedy choice needs none."""
+        if self.sampling.is_greedy:
+            return torch.zeros(len(self.seeds), self.num_new, dtype=torch.float64, device=self.device)
+        return torch.from_numpy(np.stack([uniforms(seed, self.num_new) for seed in self.seeds])).to(self.device)
 
-    def _step(self, ids_B: Tensor, active: Tensor) -> Tensor:
-        position = self.cache.length
-        mask_BS, positions_B1 = None, None
-        if self.is_padded:
-            mask_BS = self.is_real_BS[active, : position + 1]
-            positions_B1 = (position - self.pads_B[active])[:, None]
-        hidden_B1D = self.model.hidden(
-            ids_B[:, None], positions_BT=positions_B1, attention_mask_BT=mask_BS, cache=self.cache
-        )
-        return self.model.lm_head(hidden_B1D[:, -1]).float()  # type: ignore[no-any-return]
-
-    def _choose(self, logits_BV: Tensor, active: Tensor, n: int) -> tuple[Tensor, Tensor]:
-        allowed_BV = logits_BV
-        if self.sampling.no_repeat_ngram:
-            allowed_BV = logits_BV.clone()
-            for i, row in enumerate(active.tolist()):
-                allowed_BV[i, repeated(self.ids_BN[row, :n].tolist(), self.sampling.no_repeat_ngram)] = -torch.inf
-        ids_B = choose(allowed_BV, self.uniform_BN[active, n], self.sampling)
-        chosen_B = logits_BV.gather(-1, ids_B[:, None])[:, 0]
-        return ids_B, chosen_B - logits_BV.logsumexp(dim=-1)
+    def _allowed(self, logits_BV: Tensor, answers: list[list[int]]) -> Tensor:
+        if not self.sampling.no_repeat_ngram:
+            return logits_BV
+        allowed_BV = logits_BV.clone()
+        for place, answer in enumerate(answers):
+            allowed_BV[place, repeated(answer, self.sampling.no_repeat_ngram)] = -torch.inf
+        return allowed_BV

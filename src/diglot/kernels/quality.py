@@ -167,6 +167,7 @@ def _quality(offsets, utf8, classes, marks, phrases, phrase_ends, lorem_ipsum, s
 
             num_chars += 1
             line_chars += 1
+            num_hash_runs += (before == HASH) & (code != HASH)
             last, last_dots = code, 0
             if kind >= FIRST_CORE or (kind == MARK and after_core):
                 after_core = in_run = True
@@ -228,8 +229,6 @@ def _quality(offsets, utf8, classes, marks, phrases, phrase_ends, lorem_ipsum, s
                     dots = dots + 1 if before == code else 1
                     num_ellipses += (code == ELLIPSIS and dots == 1) or (code != ELLIPSIS and dots == 3)
                     last_dots = dots
-                elif code == HASH:
-                    num_hash_runs += before != HASH
                 elif code in (OPEN_CURLY, CLOSE_CURLY):
                     num_curly += 1
                 elif code == OPEN_LENTICULAR and bracket_start < 0:

@@ -175,7 +175,7 @@ def prune(folder: Path, keep_rolling: int | None) -> None:
 
 
 def _free_name(path: Path, counters: Counters) -> Path:
-    """`path`, or with the number of training steps behind it where the tokens of another checkpoint round to this name."""
+    """`path`, with the number of training steps where another checkpoint's tokens round to the same name."""
     taken = {c.path: c.counters for c in checkpoints(path.parent)}
     if taken.get(path, counters) == counters:
         return path

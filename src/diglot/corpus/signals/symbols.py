@@ -7,14 +7,14 @@ import re
 from diglot.text.units import CJK, DIGIT, FIRST_CORE, PUNCTUATION, SPACE, WIDE, class_of, units
 
 _ELLIPSIS = re.compile(r"…+|\.{3,}|。{3,}")
-_HASHES = re.compile(r"#+")
+_HASHES = re.compile(r"#+(?=[^\s#])")
 _BRACKETED = re.compile(r"【([^】]*)】")
 
 
 def hash_ratio(text: str) -> float:
-    """Runs of `#` for each unit.
+    """Runs of `#` for each unit; a run before white space (a Markdown heading, a root prompt) does not count.
 
-    Catches: lists of hashtags. Wrongly catches: shell transcripts as root, Markdown with many headings.
+    Catches: lists of hashtags. Wrongly catches: C# and numbered issues in very short texts.
     Source: Gopher, symbol-to-word ratio 0.1; also MAP-Neo, S3 and Z4, which divide by characters.
     """
     return len(_HASHES.findall(text)) / max(len(units(text)), 1)

@@ -155,10 +155,14 @@ def _depths(names: Sequence[str], edges: Sequence[tuple[str, str]]) -> dict[str,
 
 
 def _detour(above: tuple[float, float], below: tuple[float, float], lane: float) -> str:
-    """From the right side of one box, down a lane, to the right side of another."""
-    x1, y1 = above[0] + BOX_WIDTH, above[1] + BOX_HEIGHT / 2
-    x2, y2 = below[0] + BOX_WIDTH, below[1] + BOX_HEIGHT / 2
-    return f"M{x1} {y1}H{lane - 8}Q{lane} {y1} {lane} {y1 + 8}V{y2 - 8}Q{lane} {y2} {lane - 8} {y2}H{x2}"
+    """Out of one box at the bottom, along the gap under its row to a lane, down, and into another box from the top."""
+    x1, y1 = above[0] + BOX_WIDTH - 16, above[1] + BOX_HEIGHT
+    x2, y2 = below[0] + BOX_WIDTH - 16, below[1]
+    out, back, r = y1 + GAP_Y / 2, y2 - GAP_Y / 2, 6
+    return (
+        f"M{x1} {y1}V{out - r}Q{x1} {out} {x1 + r} {out}H{lane - r}Q{lane} {out} {lane} {out + r}"
+        f"V{back - r}Q{lane} {back} {lane - r} {back}H{x2 + r}Q{x2} {back} {x2} {back + r}V{y2}"
+    )
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
