@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.corpus.shouting import Shouting, num_lines, pid, probe, shout, square, without
+from shouting import Shouting, num_lines, pid, probe, shout, square, without
 
 from diglot.core.errors import DiglotError, InputError
 from diglot.core.progress import Progress
@@ -162,7 +162,7 @@ import sys
 from pathlib import Path
 from diglot.core.progress import Progress
 from diglot.corpus.executor import map_shards
-from tests.corpus.shouting import Shouting, shout
+from shouting import Shouting, shout
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
@@ -175,10 +175,10 @@ if __name__ == "__main__":
 def start_program(folder: Path) -> subprocess.Popen[str]:
     script = folder / "program.py"
     script.write_text(PROGRAM)
-    root = Path(__file__).parents[2]
+    here = Path(__file__).parent
     return subprocess.Popen(
         [sys.executable, str(script), str(folder)],
-        env={**os.environ, "PYTHONPATH": str(root)},
+        env={**os.environ, "PYTHONPATH": str(here)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -147,7 +147,9 @@ def test_broken_html_never_fails_and_leaves_no_marks(page):
     assert text == text.strip("\n")
 
 
-@pytest.mark.parametrize("page", ["", "   ", "plain", "\0", "<", "<!--", "<div>" * 5000, "<table><tr><td>" * 300])
+@pytest.mark.parametrize(
+    "page", ["", "   ", "plain", "\0", "<", "<!--", "<p>a&#xe000;&#xe002;b", "<div>" * 5000, "<table><tr><td>" * 300]
+)
 def test_odd_pages_are_no_error(page):
     extract(page)
 

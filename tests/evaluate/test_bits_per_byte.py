@@ -15,6 +15,15 @@ from diglot.model.decoder import Decoder, DecoderConfig
 END = 2
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Tiny products gain nothing from a second thread and wait long for one on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @given(num_tokens=st.integers(1, 300), half=st.integers(1, 20))
 def test_every_token_is_scored_once_with_half_a_window_before_it(num_tokens, half):
     windows = windows_of(0, num_tokens, 2 * half)

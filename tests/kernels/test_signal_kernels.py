@@ -70,7 +70,7 @@ def test_scanned_units_and_lines_equal_the_definitions(text):
 @pytest.mark.parametrize("family", KERNELS)
 def test_a_document_is_measured_alike_alone_in_a_batch_and_in_a_slice(family):
     kernel, _ = KERNELS[family]
-    batch = ["first 文字. ", "", "second second\n- x", "", "third…"]
+    batch = ["first 文字. ", "", "second second\n- x", "", "third…", "lore", "m ipsum", "lorem i", "psum"]
     together = measured(kernel, batch)
     for number, text in enumerate(batch):
         np.testing.assert_array_equal(measured(kernel, [text])[0], together[number])

@@ -88,8 +88,8 @@ def test_muon_takes_the_matrices_of_the_layers_and_adamw_the_rest() -> None:
     assert by_muon["layers.0.attention.qkv.weight"] == (16, 8, 8)
     assert by_muon["layers.1.ffn.gate_up.weight"] == (24, 24)
     assert len(by_muon) == 2 * 4
-    assert {"embed.weight", "lm_head.weight", "norm.weight"} <= set(optimizer.by_adamw)
-    assert not set(by_muon) & set(optimizer.by_adamw)
+    assert {"embed.weight", "lm_head.weight", "norm.weight"} <= set(optimizer.adamw.state["first_moment"])
+    assert not set(by_muon) & set(optimizer.adamw.state["first_moment"])
 
 
 @pytest.mark.parametrize("kind", ["adamw", "muon"])

@@ -1,9 +1,8 @@
 """Runs one function over many shards, in this process or in a pool of local processes.
 
 Processes are given paths, never documents: a measured pool that pickled the documents across was 2-3 times slower than
-one whose workers open their own files. Workers are spawned, not forked: the parent may have threads (numba, Arrow,
-torch), and a fork copies their locks but not the threads that would release them. Each worker holds one pipe to the
-parent, so a worker that dies (segmentation fault, out of memory) is noticed at once, and it is known what it was doing.
+one whose workers open their own files. A worker that dies (segmentation fault, out of memory) loses nothing: its shard
+is tried again, and if it dies again, the document that does it is found by bisection and set aside.
 
 A task says by `diglot.corpus.finished` which of its files are complete, so a run that was killed redoes only the shards
 that were in work. Results come back in task order, whatever the number of workers.
@@ -12,20 +11,13 @@ that were in work. Results come back in task order, whatever the number of worke
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
-import os
-import pickle
-import signal
-import threading
-import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from diglot.core.errors import DiglotError, explain_os_error
 from diglot.core.progress import Progress
+from diglot.corpus.workers import Died, Failed, Outcome, pool, single
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -79,10 +71,10 @@ def map_shards(
                 bar.advance()
             return results
         done: dict[int, R] = {}
-        with _pool(min(workers, len(tasks))) as pool:
-            for index, outcome in pool.run(function, tasks):
+        with pool(min(workers, len(tasks))) as running:
+            for index, outcome in running.run(function, tasks):
                 if isinstance(outcome, Died):
-                    outcome = _after_death(pool, function, tasks[index], outcome, quarantine, progress, label)
+                    outcome = _after_death(function, tasks[index], outcome, quarantine, progress, label)
                 with _explained(label):
                     done[index] = outcome.value()
                 bar.advance()
@@ -124,154 +116,7 @@ def isolate(crashes: Callable[[int, int], bool], num_documents: int) -> tuple[in
     return tuple(sorted(found))
 
 
-@dataclass(frozen=True)
-class Value:
-    """A task's result."""
-
-    result: Any
-
-    def value(self) -> Any:
-        return self.result
-
-
-@dataclass(frozen=True)
-class Failed:
-    """A task raised; `error` arrives without its traceback, which `trace` holds as text."""
-
-    error: BaseException
-    trace: str
-
-    def value(self) -> Any:
-        if not isinstance(self.error, DiglotError):
-            self.error.add_note(f"In a worker process:\n{self.trace}")
-        raise self.error
-
-
-@dataclass(frozen=True)
-class Died:
-    """The worker ended without an answer."""
-
-    exit_code: int | None
-
-    def __str__(self) -> str:
-        if self.exit_code is None or self.exit_code >= 0:
-            return f"left with code {self.exit_code}"
-        name = signal.Signals(-self.exit_code).name
-        return f"was killed by {name}" + (" (often: out of memory)" if name == "SIGKILL" else "")
-
-    def value(self) -> Any:
-        raise DiglotError(f"a worker {self}.")
-
-
-Outcome = Value | Failed | Died
-
-
-@dataclass
-class _Worker:
-    """One child process and the parent's end of its pipe."""
-
-    process: BaseProcess
-    pipe: Connection
-
-    @classmethod
-    def start(cls) -> _Worker:
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs,), daemon=True)
-        # Ctrl-C reaches the whole process group and the parent decides what to do. The mask is inherited, so a worker is
-        # deaf to it from its first moment; the parent gets a pending one when the mask is lifted.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        theirs.close()  # so that the pipe ends when the child does
-        return cls(process, ours)
-
-    def send(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-        with contextlib.suppress(BrokenPipeError):  # it died while idle; `answer` reports it
-            self.pipe.send((function, arguments))
-
-    def answer(self) -> Outcome:
-        """Wait for the outcome of what was sent."""
-        try:
-            outcome: Outcome = self.pipe.recv()
-        except (EOFError, ConnectionResetError):
-            self.process.join()
-            return Died(self.process.exitcode)
-        return outcome
-
-    def stop(self) -> None:
-        self.process.kill()
-        self.process.join()
-        self.pipe.close()
-
-
-@dataclass
-class _Pool:
-    size: int
-    workers: list[_Worker] = field(default_factory=list)
-
-    def run(self, function: Callable[[T], Any], tasks: Sequence[T]) -> Iterator[tuple[int, Outcome]]:
-        """(index, outcome) as they come. A dead worker is replaced; its task is left to the caller."""
-        self.workers = [_Worker.start() for _ in range(self.size)]
-        waiting = iter(enumerate(tasks))
-        in_work: dict[Connection, tuple[int, _Worker]] = {}
-
-        def feed(worker: _Worker) -> None:
-            for index, task in waiting:
-                worker.send(function, (task,))
-                in_work[worker.pipe] = (index, worker)
-                return
-
-        for worker in self.workers:
-            feed(worker)
-        while in_work:
-            for pipe in wait(list(in_work)):
-                assert isinstance(pipe, Connection)
-                index, worker = in_work.pop(pipe)
-                outcome = worker.answer()
-                if isinstance(outcome, Died):
-                    worker = self.replace(worker)
-                feed(worker)
-                yield index, outcome
-
-    def replace(self, dead: _Worker) -> _Worker:
-        dead.stop()
-        fresh = _Worker.start()
-        self.workers[self.workers.index(dead)] = fresh
-        return fresh
-
-
-@contextlib.contextmanager
-def _pool(size: int) -> Iterator[_Pool]:
-    """Workers that are gone when the block ends, also on an error and on Ctrl-C."""
-    pool = _Pool(size)
-    try:
-        yield pool
-    finally:
-        for worker in pool.workers:
-            worker.stop()
-
-
-@contextlib.contextmanager
-def _single() -> Iterator[Callable[..., Outcome]]:
-    """`call(function, *arguments) -> outcome` in a child of its own, which is replaced when it dies."""
-    with _pool(1) as pool:
-        pool.workers = [_Worker.start()]
-
-        def call(function: Callable[..., Any], *arguments: Any) -> Outcome:
-            pool.workers[0].send(function, arguments)
-            outcome = pool.workers[0].answer()
-            if isinstance(outcome, Died):
-                pool.replace(pool.workers[0])
-            return outcome
-
-        yield call
-
-
 def _after_death(
-    pool: _Pool,
     function: Callable[[T], Any],
     task: T,
     died: Died,
@@ -280,7 +125,7 @@ def _after_death(
     label: str,
 ) -> Outcome:
     """Try the task again in a fresh process; if it dies again, without the documents that kill it."""
-    with _single() as call:
+    with single() as call:
         again = call(function, task)  # a neighbour may have taken the memory: one death proves nothing
         if not isinstance(again, Died):
             progress.say(f"{label}: a worker {died}; its shard was done again and is complete.")
@@ -311,37 +156,3 @@ def _explained(label: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise explain_os_error(error, error.filename or "a shard", label) from error
-
-
-def _serve(pipe: Connection) -> None:
-    """The life of a worker: receive (function, arguments), answer with an outcome, until the pipe ends."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    # Orphans stop at once: a parent killed with -9 cannot tell them to, and its successor rewrites their shards.
-    threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
-    for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):  # one process a core; read by libraries imported from here on
-        os.environ.setdefault(name, "1")
-    while True:
-        try:
-            function, arguments = pipe.recv()
-        except EOFError:
-            return
-        except Exception as error:  # a function that cannot be imported here
-            pipe.send(Failed(RuntimeError(f"a worker cannot load its task: {error}"), traceback.format_exc()))
-            continue
-        outcome: Outcome
-        try:
-            outcome = Value(function(*arguments))
-        except BaseException as error:
-            outcome = Failed(_portable(error), traceback.format_exc())
-        with contextlib.suppress(BrokenPipeError):
-            pipe.send(outcome)
-
-
-def _portable(error: BaseException) -> BaseException:
-    """The error itself where it survives pickling, else its text."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error

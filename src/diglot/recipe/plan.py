@@ -48,7 +48,7 @@ def make_plan(recipe: Recipe, store: Path, run_folder: Path) -> list[PlannedStep
     planned: dict[str, PlannedStep] = {}
     for step in recipe.steps:
         inputs = {slot: planned[name].artifact for slot, name in step.inputs.items()}
-        config = step.result_config()
+        config = step.result_settings()
         observed = step.kind.observe(step.config, recipe.path.parent, store) if step.kind.observe else None
         name = fingerprint(
             step.kind.kind,

@@ -45,10 +45,15 @@ class Step:
     config: Any
     inputs: Mapping[str, str]
 
-    def result_config(self) -> dict[str, Any]:
-        """The settings that determine the result, as plain JSON values."""
+    def settings(self) -> dict[str, Any]:
+        """Every setting except the inputs, as plain JSON values."""
         adapter: TypeAdapter[Any] = TypeAdapter(self.kind.config)
         everything = adapter.dump_python(self.config, mode="json")
+        return {key: value for key, value in everything.items() if key not in self.kind.input_fields()}
+
+    def result_settings(self) -> dict[str, Any]:
+        """The settings that determine the result."""
+        everything = self.settings()
         return {key: everything[key] for key in self.kind.result_fields()}
 
 

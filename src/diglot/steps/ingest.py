@@ -13,11 +13,12 @@ import json
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diglot.core.errors import ConfigError, InputError
+from diglot.core.progress import Progress
 from diglot.core.storage import atomic_path, write_json
 from diglot.ledger.records import SourceRecord
 from diglot.steps.context import StepContext, StepKind
@@ -43,7 +44,7 @@ class IngestConfig:
     languages_declared: note the language that pages, fields and addresses declare.
     """
 
-    source: str | list[str]
+    source: str | list[str] = field(metadata={"result": False})  # what it holds counts, see `observe`, not where it is
     include: list[str] | None = None
     exclude: list[str] | None = None
     license: str | None = None
@@ -71,13 +72,10 @@ def ingest(config: IngestConfig, context: StepContext) -> dict[str, Any]:
     from diglot.corpus.executor import map_shards
     from diglot.corpus.finished import remove_partial_files
     from diglot.corpus.ingestion import QUARANTINE, ingest_shard, refusals_path
-    from diglot.corpus.read.sources import Selection, find
 
     started = time.perf_counter()
     remove_partial_files(context.out)
-    selection = Selection(include=tuple(config.include or ()), exclude=tuple(config.exclude or ()))
-    bases = [context.recipe_dir, Path.cwd()]
-    found = find(config.specs, bases=bases, selection=selection, progress=context.progress)
+    found = _find(config, context.recipe_dir, context.progress)
     if not found.files:
         raise InputError(
             f"{_spelled(config)} holds no files{' that include and exclude let through' if config.include else ''}. "
@@ -108,6 +106,13 @@ def ingest(config: IngestConfig, context: StepContext) -> dict[str, Any]:
     return counts | {"seconds": {"find": round(found_s, 3), "read": round(seconds - found_s, 3)}}
 
 
+def observe(config: IngestConfig, recipe_dir: Path, store: Path) -> dict[str, Any]:
+    """What would be read, for the fingerprint. Fetches `debian:` packages that the cache lacks."""
+    from diglot.corpus.read.observe import observe_files
+
+    return observe_files(_find(config, recipe_dir, Progress()))
+
+
 def plan(found: Found, config: IngestConfig, folder: Path) -> list[IngestTask]:
     """Shards of about `shard_bytes` of input each, by source, files in order. A larger file is a shard of its own."""
     from diglot.corpus.ingestion import IngestTask
@@ -130,7 +135,11 @@ def plan(found: Found, config: IngestConfig, folder: Path) -> list[IngestTask]:
     return tasks
 
 
-STEP = StepKind(kind="ingest", version=1, config=IngestConfig, run=ingest)
+def _find(config: IngestConfig, recipe_dir: Path, progress: Progress) -> Found:
+    from diglot.corpus.read.sources import Selection, find
+
+    selection = Selection(include=tuple(config.include or ()), exclude=tuple(config.exclude or ()))
+    return find(config.specs, bases=[recipe_dir, Path.cwd()], selection=selection, progress=progress)
 
 
 def _grouped(files: Sequence[SourceFile], shard_bytes: int) -> list[list[SourceFile]]:
@@ -210,3 +219,6 @@ def _record(source: Source, results: list[dict[str, Any]]) -> SourceRecord:
 
 def _spelled(config: IngestConfig) -> str:
     return f"source {json.dumps(config.source, ensure_ascii=False)}"
+
+
+STEP = StepKind(kind="ingest", version=1, config=IngestConfig, run=ingest, observe=observe)

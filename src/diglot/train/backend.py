@@ -86,7 +86,7 @@ def prepared(backend: Backend, model: Decoder) -> Iterator[None]:
         bool(torch.utils.deterministic.fill_uninitialized_memory),  # type: ignore[attr-defined]
     )
     torch.set_num_threads(backend.num_threads)
-    torch.use_deterministic_algorithms(True)
+    _use_deterministic_algorithms(True, backend.compiled)
     # Overwriting every new tensor with NaN finds bugs, not differences; it costs a pass over memory for each.
     _fill_new_tensors(False)
     torch.set_flush_denormal(True)  # a denormal costs a hundred times as much as another number
@@ -102,8 +102,15 @@ def prepared(backend: Backend, model: Decoder) -> Iterator[None]:
             layer._compiled_call_impl = None
         torch.set_flush_denormal(False)
         torch.set_num_threads(before[0])
-        torch.use_deterministic_algorithms(before[1])
+        _use_deterministic_algorithms(before[1], backend.compiled)
         _fill_new_tensors(before[2])
+
+
+def _use_deterministic_algorithms(on: bool, compiled: bool) -> None:
+    if compiled:
+        torch.use_deterministic_algorithms(on)  # tells the compiler too, and so imports it, which takes seconds
+    else:
+        torch.set_deterministic_debug_mode("error" if on else "default")
 
 
 def _fill_new_tensors(on: bool) -> None:

@@ -27,44 +27,69 @@ class Optimizer:
         matrices = _layer_matrices(model) if config.kind == "muon" else []
         self.muon = Muon(matrices, config.muon_momentum, config.weight_decay, config.muon_iterations)
         taken = {matrix.name for matrix in matrices}
-        self.by_adamw = {n: p for n, p in model.named_parameters() if p.requires_grad and n not in taken}
-        self.adamw = torch.optim.AdamW(
-            _adamw_groups(self.by_adamw, config),
-            lr=0.0,
-            betas=(config.beta1, config.beta2),
-            eps=config.eps,
-            fused=True,  # one pass over each parameter; the plain form takes a dozen
-        )
+        rest = {name: p for name, p in model.named_parameters() if p.requires_grad and name not in taken}
+        self.adamw = AdamW(rest, config)
 
     def step(self, lr: float) -> None:
         """One update with the schedule's learning rate `lr`."""
-        for group in self.adamw.param_groups:
-            group["lr"] = lr * group["lr_ratio"]
-        self.adamw.step()
+        self.adamw.step(lr)
         self.muon.step(lr * self.config.muon_lr_ratio)
 
     def state(self) -> dict[str, Tensor]:
         """Every tensor that the next update depends on, by name. Not copies."""
         state = {f"muon.{name}.momentum": buffer for name, buffer in self.muon.buffers.items()}
-        for name, parameter in self.by_adamw.items():
-            for key, value in self.adamw.state.get(parameter, {}).items():
-                state[f"adamw.{name}.{key}"] = value
+        for kind, tensors in self.adamw.state.items():
+            state |= {f"adamw.{name}.{kind}": tensor for name, tensor in tensors.items()}
         return state
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Continue from `state()` of an optimizer with the same parameters. Raises InputError when names differ."""
-        expected = {f"muon.{name}.momentum" for name in self.muon.buffers}
-        for name in self.by_adamw:
-            expected |= {f"adamw.{name}.{key}" for key in ("step", "exp_avg", "exp_avg_sq")}
-        if set(state) != expected:
-            odd = sorted(set(state) ^ expected)[:3]
+        own = self.state()
+        if set(state) != set(own):
+            odd = sorted(set(state) ^ set(own))[:3]
             raise InputError(f"the optimizer state does not fit this model and optimizer: {odd} ... Start a new run.")
-        for name, buffer in self.muon.buffers.items():
-            buffer.copy_(state[f"muon.{name}.momentum"])
-        for name, parameter in self.by_adamw.items():
-            self.adamw.state[parameter] = {
-                key: state[f"adamw.{name}.{key}"].clone() for key in ("step", "exp_avg", "exp_avg_sq")
-            }
+        for name, tensor in own.items():
+            tensor.copy_(state[name])
+
+
+class AdamW:
+    """AdamW in one pass over each parameter (torch's fused kernel; written with plain operations it takes a dozen).
+
+    The kernel is called directly: `torch.optim` would import the compiler, seconds that a short run feels.
+    """
+
+    def __init__(self, parameters: Mapping[str, Tensor], config: OptimizerConfig) -> None:
+        self.config = config
+        self.state = {
+            "first_moment": {name: torch.zeros_like(p) for name, p in parameters.items()},
+            "second_moment": {name: torch.zeros_like(p) for name, p in parameters.items()},
+            "num_updates": {name: torch.zeros(()) for name in parameters},
+        }
+        self.groups: dict[tuple[float, float], dict[str, Tensor]] = {}  # (weight decay, share of the learning rate)
+        for name, parameter in parameters.items():
+            self.groups.setdefault(_group(name, parameter, config), {})[name] = parameter
+
+    @torch.no_grad()
+    def step(self, lr: float) -> None:
+        for (weight_decay, lr_ratio), parameters in self.groups.items():
+            names = [name for name, parameter in parameters.items() if parameter.grad is not None]
+            updates = [self.state["num_updates"][name] for name in names]
+            torch._foreach_add_(updates, 1)
+            torch._fused_adamw_(
+                [parameters[name] for name in names],
+                [parameters[name].grad for name in names],  # type: ignore[misc]
+                [self.state["first_moment"][name] for name in names],
+                [self.state["second_moment"][name] for name in names],
+                [],
+                updates,
+                lr=lr * lr_ratio,
+                beta1=self.config.beta1,
+                beta2=self.config.beta2,
+                weight_decay=weight_decay,
+                eps=self.config.eps,
+                amsgrad=False,
+                maximize=False,
+            )
 
 
 def _layer_matrices(model: Decoder) -> list[MuonMatrix]:
@@ -84,14 +109,9 @@ def _layer_matrices(model: Decoder) -> list[MuonMatrix]:
     return found
 
 
-def _adamw_groups(parameters: Mapping[str, Tensor], config: OptimizerConfig) -> list[dict[str, object]]:
-    groups: dict[tuple[float, float], list[Tensor]] = {}
-    for name, parameter in parameters.items():
-        if name.startswith("embed."):
-            key = (0.0, config.embed_lr_ratio)
-        elif parameter.ndim < 2:
-            key = (0.0, 1.0)
-        else:
-            key = (config.weight_decay, config.head_lr_ratio if name.startswith("lm_head.") else 1.0)
-        groups.setdefault(key, []).append(parameter)
-    return [{"params": p, "weight_decay": decay, "lr_ratio": ratio} for (decay, ratio), p in groups.items()]
+def _group(name: str, parameter: Tensor, config: OptimizerConfig) -> tuple[float, float]:
+    if name.startswith("embed."):
+        return 0.0, config.embed_lr_ratio
+    if parameter.ndim < 2:
+        return 0.0, 1.0
+    return config.weight_decay, config.head_lr_ratio if name.startswith("lm_head.") else 1.0

@@ -117,10 +117,17 @@ class DataOrder:
         index = bisect_right(self._phase_starts, train_step) - 1
         phase, local = self.phases[index], train_step - self._phase_starts[index]
         size = phase.sequences_per_train_step
-        return [
-            (name, self._sequence_of_draw(name, self._draws_before_phase[index][name] + draw))
-            for name, draw in phase.slots(local * size, (local + 1) * size)
-        ]
+        slots = phase.slots(local * size, (local + 1) * size)
+        draws = [self._draws_before_phase[index][name] + draw for name, draw in slots]
+        found = np.empty(size, dtype=np.int64)
+        # Draws of one epoch of one stream go through its permutation together.
+        groups: dict[tuple[str, int], list[int]] = {}
+        for slot, ((name, _), draw) in enumerate(zip(slots, draws, strict=True)):
+            groups.setdefault((name, draw // self.sizes[name]), []).append(slot)
+        for (name, epoch), members in groups.items():
+            places = np.array([draws[slot] for slot in members]) - epoch * self.sizes[name]
+            found[members] = permute(places, self.sizes[name], self._epoch_seed(name, epoch))
+        return [(name, int(sequence)) for (name, _), sequence in zip(slots, found, strict=True)]
 
     def train_steps(self, stream: str, sequence_index: int) -> list[int]:
         """Every training step that reads this sequence, in order."""
@@ -178,10 +185,6 @@ class DataOrder:
 
     def _epoch_seed(self, stream: str, epoch: int) -> int:
         return derive_seed(self.seed, "order", stream, epoch)
-
-    def _sequence_of_draw(self, stream: str, draw: int) -> int:
-        epoch, place = divmod(draw, self.sizes[stream])
-        return int(permute(np.array([place]), self.sizes[stream], self._epoch_seed(stream, epoch))[0])
 
 
 @dataclass(frozen=True, kw_only=True)

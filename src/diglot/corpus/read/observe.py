@@ -40,5 +40,3 @@ def _content(file: SourceFile) -> str:
         return xxhash.xxh3_64_hexdigest(path.read_bytes())
     except OSError as error:
         return f"unreadable: {error.strerror}"  # ingest refuses it with its reason
-
-

@@ -54,7 +54,7 @@ def line_chart(
     for x in x_ticks:
         if x_low <= x <= x_high:
             parts.append(_text(place_x(x), bottom + 16, short(x), "middle"))
-    for x, name in marks:
+    for x, name in ((max(x, x_low), name) for x, name in marks if x <= x_high):
         parts.append(f'<path class="mark" d="M{place_x(x):.1f} {top}V{bottom}"/>')
         parts.append(_text(place_x(x) + 4, top - 4, name, "start", "note"))
     for line in lines:

@@ -12,7 +12,7 @@ from diglot.steps.report_page.model_facts import num_tokens
 
 NAMES = {"pretrain": "Pre-training", "finetune": "Fine-tuning", "prefer": "Preference training"}
 CURVES = (  # key in the log, label, starts at zero
-    ("loss", "loss, nats per item", False),
+    ("loss", "loss, nats per {item}", False),
     ("learning_rate", "learning rate", True),
     ("grad_norm", "gradient norm", True),
     ("reward_margin", "reward margin", False),
@@ -25,7 +25,7 @@ def training_view(run: Mapping[str, Any]) -> dict[str, Any]:
     log = run["log"]
     axis = "num_tokens" if log and "num_tokens" in log[0] else "train_step"
     marks = _phase_starts(log, axis)
-    charts = []
+    charts, item = [], "pair" if run["kind"] == "prefer" else "token"
     curves = [(log, *curve) for curve in CURVES] + [(run["timing"], "tokens_per_second", "tokens per second", True)]
     for lines, key, label, zero in curves:
         points = [(line[axis], line[key]) for line in lines if line.get(key) is not None]
@@ -36,7 +36,7 @@ def training_view(run: Mapping[str, Any]) -> dict[str, Any]:
                     line_chart(
                         [line],
                         x_label=axis.removeprefix("num_").replace("_", " "),
-                        y_label=label,
+                        y_label=label.format(item=item),
                         marks=marks,
                         zero=zero,
                     )
