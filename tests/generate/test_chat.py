@@ -62,7 +62,7 @@ def test_many_chats_are_rendered_as_each_alone(tokenizer):
 
 
 def test_an_unknown_role_is_refused_by_name(tokenizer):
-    with pytest.raises(ConfigError, match="'tool'.*system, user, assistant"):
+    with pytest.raises(ConfigError, match=r"'tool'.*system, user, assistant"):
         render_chat(tokenizer, [{"role": "tool", "content": "x"}])
 
 
@@ -78,9 +78,7 @@ def test_transformers_renders_the_same_ids_and_the_same_mask(tokenizer, tmp_path
     theirs = AutoTokenizer.from_pretrained(tmp_path)
     for chat in (CHAT, CHAT[1:3], CHAT[3:]):
         rendered = render_chat(tokenizer, chat)
-        found = theirs.apply_chat_template(
-            chat, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
-        )
+        found = theirs.apply_chat_template(chat, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
         assert list(found["input_ids"]) == rendered.ids
         assert [bool(x) for x in found["assistant_masks"]] == rendered.is_response
     found = theirs.apply_chat_template(CHAT[:-1], tokenize=True, return_dict=True, add_generation_prompt=True)

@@ -1,4 +1,5 @@
-"""A chat session keeps the conversation, repeats itself exactly, and forgets the oldest turns when the context is full."""
+"""A chat session keeps the conversation, repeats itself exactly, and forgets the oldest turns when the context is
+full."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The client: answers are cached by everything that determines them, survive a kill, and cost what the budget allows."""
+"""The client: answers are cached by everything that determines them, survive a kill, and cost what the budget
+allows."""
 
 from __future__ import annotations
 

@@ -59,7 +59,8 @@ def test_an_answer_does_not_depend_on_order_batch_size_or_company(model, monkeyp
     assert [c.ids for c in backwards[1:3]] == [c.ids for c in found[2:4]][::-1]
     assert {tuple(backwards[i].ids) for i in (0, 3)} == {tuple(found[i].ids) for i in (1, 4)}
     alone = [
-        generate(model, [prompt], max_new_tokens=10, sampling=SAMPLING, seed=7, stop_ids=[])[0] for prompt in PROMPTS[:4]
+        generate(model, [prompt], max_new_tokens=10, sampling=SAMPLING, seed=7, stop_ids=[])[0]
+        for prompt in PROMPTS[:4]
     ]
     assert [c.ids for c in alone] == [c.ids for c in found[:4]]
     monkeypatch.setattr(engine, "MAX_BATCH", 2)

@@ -95,6 +95,14 @@ def test_a_document_that_kills_its_worker_is_set_aside_and_named(tmp_path, monke
     assert quality[2]["num_units"] == 7
 
 
+def test_documents_set_aside_are_counted_over_all_chunks_of_a_shard(tmp_path):
+    texts = pa.chunked_array([["one two", "one", None], [DEADLY, "one two three"]], pa.large_string())
+    task = ShardTask(documents=tmp_path, file="s/0.parquet", out=tmp_path, config=CONFIG)
+    quality = annotate._measure(task, texts, (3,))["quality"]
+    np.testing.assert_equal(quality["num_units"].to_pylist(), [2, 1, 0, math.nan, 3])
+    assert quality["num_bytes"].to_pylist() == [7, 3, 0, 0, 13]
+
+
 def test_unknown_and_repeated_families_are_refused():
     with pytest.raises(ConfigError, match="did you mean 'quality'"):
         AnnotateConfig(from_="pages", families=("qualty",))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from compose_pages import page_docs
 
+from compose_pages import page_docs
 from diglot.core.errors import ConfigError, InputError
 from diglot.corpus.compose.conversation import FILE, read_conversations
 from diglot.corpus.splits import split_documents

@@ -144,7 +144,7 @@ def test_unit_f1_is_the_mean_of_unigrams_and_bigrams_worked_by_hand():
 
 
 def test_distinct_share_counts_trigrams():
-    assert distinct_share("a b c a b c a b c".split()) == pytest.approx(3 / 7)
+    assert distinct_share(["a", "b", "c", "a", "b", "c", "a", "b", "c"]) == pytest.approx(3 / 7)
     assert distinct_share(["a"]) == 1
 
 

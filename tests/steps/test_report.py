@@ -178,6 +178,11 @@ def test_cost_covers_every_step_and_every_training_run(facts):
     assert facts["cost"]["flops"] == base["counts"]["flops"] + 6 * tuned["num_parameters"] * tuned["counts"]["tokens"]
 
 
+def test_fine_tuning_is_shown_with_its_held_out_loss_before_and_after(facts, page):
+    counts = facts["training"][1]["counts"]
+    assert f"{counts['heldout_loss_before']:.3f} before, {counts['heldout_loss_after']:.3f} after" in page
+
+
 def test_lineage_lists_inputs_before_results(facts):
     order = [node["id"] for node in facts["lineage"]["nodes"]]
     assert facts["lineage"]["edges"]

@@ -78,7 +78,9 @@ def generate(
     with torch.inference_mode():
         weights = FusedWeights(model)
         for rows in _batches([len(p) for p in prompts], max_new_tokens, limit):
-            batch = _Batch(weights, [prompts[i] for i in rows], [seeds[i] for i in rows], max_new_tokens, sampling, stops)
+            batch = _Batch(
+                weights, [prompts[i] for i in rows], [seeds[i] for i in rows], max_new_tokens, sampling, stops
+            )
             done.update(zip(rows, batch.run(on_tokens), strict=True))
     return [done[i] for i in range(len(prompts))]
 

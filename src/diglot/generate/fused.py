@@ -1,7 +1,7 @@
 """The decoder's forward pass, arranged for writing one token at a time on a CPU.
 
-With one new token per row the arithmetic is small, and a step's time goes into starting operations and reading weights. So,
-against `model/decoder.py`, which is the definition (a test holds the logits equal to float32 rounding):
+With one new token per row the arithmetic is small, and a step's time goes into starting operations and reading
+weights. So, against `model/decoder.py`, which is the definition (a test holds the logits equal to float32 rounding):
 - the norm's weight is multiplied into the matrix behind it, and the norm's scale is applied to that matrix's result;
 - channel pairs that RoPE turns together lie side by side, so that turning is one complex product, in place;
 - matrices are stored input-major, which single-row products read faster, and add into the residual stream in place;
@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (its usual name)
 from torch import Tensor
 
-from diglot.model.decoder import Attention, Decoder, RMSNorm
+from diglot.model.decoder import Attention, Decoder, Layer, RMSNorm
 
 
 class LayerWeights(NamedTuple):
@@ -129,7 +129,7 @@ def _scale(x: Tensor, eps: float) -> Tensor:
     return (x * x).mean(dim=-1, keepdim=True).add_(eps).rsqrt_()
 
 
-def _layer_weights(layer: torch.nn.Module) -> LayerWeights:
+def _layer_weights(layer: Layer) -> LayerWeights:
     attention, ffn = layer.attention, layer.ffn
     gate, up = ffn.gate_up.weight.chunk(2)
     pairs = _pairs_side_by_side(attention)

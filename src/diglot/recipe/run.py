@@ -125,9 +125,9 @@ def _build(planned: PlannedStep, recipe: Recipe, workers: int, progress: Progres
                     version=step.kind.version,
                     step=step.name,
                     fingerprint=planned.artifact.fingerprint,
-                    config=planned.config
+                    config=step.settings()
                     if planned.observed is None
-                    else {**planned.config, "observed": planned.observed},
+                    else {**step.settings(), "observed": planned.observed},
                     inputs={slot: artifact.fingerprint for slot, artifact in planned.inputs.items()},
                     input_kinds={artifact.fingerprint: artifact.kind for artifact in planned.inputs.values()},
                     seed=recipe.seed if step.kind.draws_random_numbers else None,

@@ -150,7 +150,7 @@ def decide(attributes: pa.Table, policies: Mapping[str, Policy], rules: tuple[st
     object_to(columns["num_units"] == 0, EMPTY, columns["num_units"])
     object_to(~unmeasured & ~np.isin(lang, list(policies)), LANGUAGE, columns["lang_score"])
     for language, policy in policies.items():
-        mine = np.flatnonzero((lang == language) & ~unmeasured)
+        mine = np.flatnonzero(lang == language)
         objections = policy.objections({signal: columns[signal][mine] for signal in policy.signals()})
         for rule, against in zip(policy.rules, objections, strict=True):
             rows = np.zeros(num_rows, bool)

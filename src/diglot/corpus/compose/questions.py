@@ -23,14 +23,15 @@ from diglot.corpus.compose.sentences import (
 )
 
 MAX_HEADING_UNITS = 14
-CODE_IN_HEADING = re.compile(r"^[(（]|[={}\[\]<>|\\;#$]|[“”「」‘’\"]|\.\.\.|…|\(\)|^[\W\d]*$")
+CODE_IN_HEADING = re.compile(r"^[(（]|[-–—]$|[={}\[\]<>|\\;#$]|[“”「」‘’\"]|\.\.\.|…|\(\)|^[\W\d]*$")
 
 # Headings that say what kind of section follows and not what it is about.
 GENERIC = re.compile(
     r"(?:syntax|parameters?|arguments?|examples?|return (?:value|type)s?|see also|related topics|introduction"
-    r"|overview|notes?|tips?|options?|properties|methods|constants|services?|errors?|error codes|general|description|value"
-    r"|remarks|usage|abstract|references?|more information|technical information|preface|foreword|basics|caution|warning"
-    r"|command|语法|参数|参数说明|示例|例子|返回值|返回类型|另请参见|相关主题|相关|简介|介绍|概述|概览|说明|注意|提示|警告|选项|属性|方法"
+    r"|overview|notes?|tips?|options?|properties|methods|constants|services?|errors?|error codes|general"
+    r"|description|value|remarks|usage|abstract|references?|more information|technical information|preface"
+    r"|foreword|basics|caution|warning|command"
+    r"|语法|参数|参数说明|示例|例子|返回值|返回类型|另请参见|相关主题|相关|简介|介绍|概述|概览|说明|注意|提示|警告|选项|属性|方法"
     r"|常数|服务|错误|常规|描述|前言|参考|基础知识|更多信息|其他|命令|用法|值)",
     re.IGNORECASE,
 )
@@ -57,7 +58,10 @@ DOING_ZH = re.compile(
     r"(?!.*(?:的|器|框|命令|对话框|选项|工具|栏|程序|系统|方式|方法)$)"
 )
 
-NO_TERM = "The|This|It|There|That|These|Those|If|When|While|In|What|Another|Such|One|Each|He|She|They|We|You|Here|All|For|As|Note"
+NO_TERM = (
+    "The|This|It|There|That|These|Those|If|When|While|In|What|Another|Such|One|Each|He|She|They|We|You|Here|All|For|As"
+    "|Note"
+)
 DEFINITION_EN = re.compile(
     rf"(?!(?:{NO_TERM})\b)(?P<term>[A-Z][\w.+/-]*(?: (?!to\b|of\b|that\b|which\b|you\b|and\b|or\b)[\w.+/-]+){{0,2}})"
     r"(?: \([^()]{1,40}\))? (?:is|are) (?:an? |the |one of )\w+"

@@ -66,7 +66,21 @@ def _text(run: Mapping[str, Any]) -> str:
     if tokens := num_tokens(run):
         parts.append(f"{tokens:,} tokens")
     parts.append(duration(run["seconds"]))
-    return ", ".join(parts) + "."
+    return ", ".join(parts) + "." + _before_and_after(run["counts"])
+
+
+def _before_and_after(counts: Mapping[str, Any]) -> str:
+    """What fine-tuning or preference training changed on held-out conversations, where the step measured it."""
+    if counts.get("heldout_loss_before") is not None and counts.get("heldout_loss_after") is not None:
+        before, after = counts["heldout_loss_before"], counts["heldout_loss_after"]
+        return f" Loss on held-out answers: {before:.3f} before, {after:.3f} after, nats per token."
+    if "heldout_before" in counts and "heldout_after" in counts:
+        before, after = counts["heldout_before"], counts["heldout_after"]
+        return (
+            f" {counts['pairs']:,} pairs of answers. Reward on {after['prompts']:,} held-out questions: "
+            f"{before['total']:.3f} before, {after['total']:.3f} after."
+        )
+    return ""
 
 
 def _facts(counts: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -8,18 +8,12 @@ from typing import Any
 from markupsafe import Markup
 
 from diglot.steps.report_page.charts import Dot, dot_whisker, duration, lineage_diagram, short
+from diglot.steps.report_page.corpus_view import corpus_view, css_of, wanted_languages
 from diglot.steps.report_page.language_names import language_name
 from diglot.steps.report_page.training_view import training_view
 
 Facts = Mapping[str, Any]
 
-STAGE_LABELS = {  # what is left after a stage, what the stage dropped
-    "empty": ("have text", "without text"),
-    "language": ("wanted language", "in other languages"),
-    "rules": ("pass the rules", "by quality rules"),
-    "exact_duplicate": ("no exact copy", "exact copies"),
-    "near_duplicate": ("kept", "near copies"),
-}
 NGRAM_NAMES = {2: "bigram", 3: "trigram"}
 
 
@@ -33,7 +27,7 @@ def build_view(facts: Facts) -> dict[str, Any]:
         "summary": _summary(facts),
         "tiles": _tiles(facts),
         "warnings": facts["warnings"],
-        "corpus": _corpus(facts["funnel"], facts["ingest"]) if facts.get("funnel") else None,
+        "corpus": corpus_view(facts["funnel"], facts["ingest"]) if facts.get("funnel") else None,
         "heldout": _heldout(facts.get("heldout")),
         "sources": [source for source in facts.get("sources", []) if source["documents"]],
         "tokenizer": facts.get("tokenizer"),
@@ -53,11 +47,6 @@ def build_view(facts: Facts) -> dict[str, Any]:
     return {**view, "contents": _contents(view)}
 
 
-def css_of(lang: str) -> str:
-    """The colour of a language: `en`, `zh` or `other`."""
-    return "en" if lang == "en" else "zh" if lang.startswith("zh") else "other"
-
-
 def model_label(model: str) -> str:
     """`ngram-3` -> trigram, `base` -> the model, `chat` -> chat model."""
     if model.startswith("ngram-"):
@@ -68,7 +57,7 @@ def model_label(model: str) -> str:
 
 def _summary(facts: Facts) -> str:
     funnel, cost = facts.get("funnel"), facts["cost"]
-    languages = _wanted(funnel) if funnel else []
+    languages = wanted_languages(funnel) if funnel else []
     parameters = next((run["num_parameters"] for run in facts.get("training", [])), None)
     what = " and ".join(language_name(lang) for lang in languages) or "Documents"
     if parameters:
@@ -98,82 +87,6 @@ def _tiles(facts: Facts) -> list[dict[str, str]]:
         if base := next((r for r in records if r["model"] == "base"), None):
             tile(f"{base['value']:.3f}", f"bits per byte, {language_name(lang)}")
     return tiles
-
-
-def _wanted(funnel: Facts) -> list[str]:
-    """Languages of which something was kept."""
-    return sorted(lang for lang, counts in funnel["languages"].items() if counts["kept"])
-
-
-def _corpus(funnel: Facts, counts: Facts) -> dict[str, Any]:
-    languages, total = funnel["languages"], funnel["total"]
-    wanted = _wanted(funnel)
-    groups = [([lang], language_name(lang), css_of(lang)) for lang in wanted]
-    others = [lang for lang in languages if lang not in wanted]
-    if others:
-        groups.append((others, f"{len(others)} other language{'' if len(others) == 1 else 's'}", "other"))
-    left = {lang: counts["ingested"] for lang, counts in languages.items()}
-
-    def stage(label: str, lost: int | None, why: str) -> dict[str, Any]:
-        parts = [
-            {"css": css, "width": _percent(sum(left[m] for m in members), total["ingested"])}
-            for members, _, css in groups
-        ]
-        return {"label": label, "documents": sum(left.values()), "lost": lost, "why": why, "parts": parts}
-
-    stages = [stage("ingested", None, "")]
-    labels = {name: words for name, words in STAGE_LABELS.items() if name != "empty" or total[name]}
-    for name, (label, why) in labels.items():
-        left = {lang: left[lang] - languages[lang][name] for lang in left}
-        stages.append(stage(label, total[name], why))
-    dropped = " + ".join(f"{total[name]:,} {why}" for name, (_, why) in labels.items())
-    rows = [{"name": language_name(lang), **languages[lang]} for lang in wanted]
-    if others:
-        rows.append({"name": groups[-1][1], **{name: sum(languages[lang][name] for lang in others) for name in total}})
-    return {
-        "groups": [{"name": name, "css": css} for _, name, css in groups],
-        "stages": stages,
-        "sum": f"{total['ingested']:,} ingested = {total['kept']:,} kept + {dropped}. Exact, in every language.",
-        "table": [*rows, {"name": "all", "total": True, **total}],
-        "num_languages": sum(lang != "und" for lang in languages),
-        "raw_languages": _shares(languages, "ingested"),
-        "kept_languages": _shares(languages, "kept_bytes"),
-        "read": _records_read(counts),
-        "reasons": funnel["reasons"],
-        "num_rules": funnel["num_rules"],
-    }
-
-
-def _records_read(counts: Facts) -> str | None:
-    """What was read before there were documents, where the ingest step counted it."""
-    refused = counts.get("refused")
-    if not isinstance(refused, Mapping):
-        return None
-    reasons = ", ".join(f"{number:,} {reason.replace('_', ' ')}" for reason, number in refused.items())
-    return (
-        f"{counts['records_read']:,} records read = {counts['documents']:,} documents + "
-        f"{sum(refused.values()):,} refused{f' ({reasons})' if reasons else ''}."
-    )
-
-
-def _shares(languages: Facts, field: str) -> list[dict[str, Any]]:
-    whole = sum(counts[field] for counts in languages.values())
-    found = sorted(languages.items(), key=lambda item: (-item[1][field], item[0]))
-    return [
-        {
-            "name": language_name(lang),
-            "css": css_of(lang),
-            "share": counts[field] / whole,
-            "count": counts[field],
-            "field": field,
-        }
-        for lang, counts in found
-        if counts[field]
-    ]
-
-
-def _percent(part: int, whole: int) -> float:
-    return round(100 * part / whole, 3) if whole else 0.0
 
 
 def _heldout(counts: Facts | None) -> str | None:

@@ -1,7 +1,8 @@
 """Supervised fine-tuning: next-token loss on what the assistant says, and on nothing else.
 
 Sequences are padded on the right. Under a causal mask no real token sees padding, so a batch needs no attention mask
-and a conversation's loss does not depend on its neighbours; the mask in the batch only counts real tokens. Only positions with a target pay for the output projection.
+and a conversation's loss does not depend on its neighbours; the mask in the batch only counts real tokens. Only
+positions with a target pay for the output projection.
 Shapes: B sequences, T tokens, N positions with a target, D width, V vocabulary.
 """
 
@@ -26,7 +27,8 @@ class TargetLogprobs(NamedTuple):
 
 
 def sft(model: Decoder, batch: Batch) -> ItemLosses:
-    """Summed loss in nats over assistant tokens; an item is a token. Equals `next_token()` where no target is ignored."""
+    """Summed loss in nats over assistant tokens; an item is a token. Equals `next_token()` where no target is
+    ignored."""
     hidden_ND, targets_N, _ = _at_targets(model, batch["input_ids"], batch["targets"])
     total, _ = linear_cross_entropy(hidden_ND, model.lm_head.weight, targets_N)
     return ItemLosses(total, len(targets_N), {})
