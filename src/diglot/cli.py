@@ -25,6 +25,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+NO_REPEAT_NGRAM = 6  # small models fall into loops; the same as in `evaluate`
+
 RecipeArgument = Annotated[Path, typer.Argument(help="recipe file, for example recipes/quickstart.yaml")]
 ScaleOption = Annotated[
     str | None, typer.Option("--scale", help="a scale of the recipe, or auto for the largest that fits")
@@ -55,6 +57,7 @@ def run(
     """
     from diglot.core.hardware import host
     from diglot.core.progress import Progress
+    from diglot.recipe.closing import closing_lines
     from diglot.recipe.run import Places, run_recipe
     from diglot.recipe.schema import load_recipe
 
@@ -65,7 +68,7 @@ def run(
     artifacts = run_recipe(loaded, places, workers=workers or host().num_cores, progress=Progress(), until=until)
     for artifact in artifacts.values():
         if artifact.kind == "report":
-            print(f"report: {artifact.path / 'report.html'}")
+            print("\n".join(closing_lines(artifact)))
 
 
 @app.command()
@@ -269,7 +272,7 @@ def chat(
     if not trained:
         raise InputError("this run has no finished finetune or prefer step, so there is no model to talk to yet.")
     newest = max(trained, key=lambda a: (a.kind == "prefer", a.manifest.ended))
-    session = start(newest, sampling=Sampling(temperature=temperature), seed=seed)
+    session = start(newest, sampling=Sampling(temperature=temperature, no_repeat_ngram=NO_REPEAT_NGRAM), seed=seed)
     for line in [question] if question is not None else _typed_lines():
         answer = session.answer(line)
         print(answer)

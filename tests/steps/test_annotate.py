@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 
 import annotated_pages
+import numpy as np
+import pyarrow as pa
 import pytest
 from annotated_pages import DEADLY, TEXTS, ingested
 

@@ -70,6 +70,11 @@ def scan_units(utf8, start, stop, classes, hashes, lengths):
             run += 1
             state = (state ^ np.uint64(code)) * FNV_PRIME
             if after_core:
+                # The rest of an ASCII word, where most of the time is spent.
+                while position < stop and utf8[position] < 0x80 and classes[utf8[position]] >= FIRST_CORE:
+                    state = (state ^ np.uint64(utf8[position])) * FNV_PRIME
+                    run += 1
+                    position += 1
                 core, at_core = run, state
     if core:
         hashes[num_units], lengths[num_units] = mix(at_core), core

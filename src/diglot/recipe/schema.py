@@ -272,8 +272,8 @@ def _parse_steps(content: Any, where: str) -> list[Step]:
                 raise unknown("step", target, kinds, f"`{_yaml_key(slot)}` of step '{step.name}' of {where}")
             if kinds[target] not in accepted:
                 raise ConfigError(
-                    f"step '{step.name}' of {where} takes `{_yaml_key(slot)}: {target}`, which is of kind {kinds[target]}, "
-                    f"but {step.kind.kind} needs one of: {', '.join(accepted)}."
+                    f"step '{step.name}' of {where} takes `{_yaml_key(slot)}: {target}`, which is of kind "
+                    f"{kinds[target]}, but {step.kind.kind} needs one of: {', '.join(accepted)}."
                 )
     return steps
 

@@ -1,0 +1,56 @@
+"""The last words of a run: a question and an answer in each language, a traced span, the scores, the report's path.
+
+Everything is read from the report step's `report.json`; nothing is computed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from diglot.core.storage import read_json
+from diglot.ledger.artifact import Artifact
+
+BASELINES = ("ngram-2", "ngram-3", "ngram-5")
+
+
+def closing_lines(report: Artifact) -> Iterator[str]:
+    """Lines to print after a run that has a report."""
+    facts = read_json(report.path / "report.json")
+    for lang, scores in facts["scores"]["bits_per_byte"].items():
+        overall = {s["model"]: s for s in scores if s["source"] is None}
+        yield f"held-out bits per byte, {lang}: " + ", ".join(
+            f"{name} {overall[name]['value']:.3f} [{overall[name]['low']:.3f}, {overall[name]['high']:.3f}]"
+            for name in ("base", *BASELINES)
+            if name in overall
+        )
+    samples = facts.get("samples") or []
+    for lang in facts["scores"]["bits_per_byte"]:
+        asked = [s for s in samples if s["kind"] == "question" and s["lang"] == lang]
+        if asked:
+            best = max(asked, key=lambda s: s["reward"]["total"])  # of the held-out questions that the report shows
+            yield f"question [{lang}]: {best['prompt']}"
+            yield f"answer   [{lang}]: {best['answer']}"
+    yield from _longest_span(samples)
+    yield f"report: {_short(report.path / 'report.html')}"
+
+
+def _longest_span(samples: list[Mapping[str, Any]]) -> Iterator[str]:
+    spans = [(span, sample) for sample in samples for span in sample["spans"] if span["documents"]]
+    if not spans:
+        yield "trace: none of the shown answers repeats six or more tokens of the training text"
+        return
+    span, sample = max(spans, key=lambda pair: pair[0]["num_tokens"])
+    document = span["documents"][0]
+    steps = document["train_steps"] or []
+    yield f"trace    [{sample['lang']}]: “{span['text'].strip()}” stands in {document['url'] or document['source']}"
+    yield f"           document {document['id']}, read in training steps {', '.join(map(str, steps[:6])) or 'none'}"
+
+
+def _short(path: Path) -> str:
+    """Relative to the working folder where that is shorter."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
