@@ -86,7 +86,7 @@ class _Run:
         self.starts = [sum(p.num_train_steps for p in phases[:i]) for i in range(len(phases) + 1)]
         first = phases[0].batch_at(0)
         length = first[0]["input_ids"].shape[1]
-        # Batches differ a little in objectives with padding; this estimate serves names, the bar and the compile
+        # Batches differ a little in objectives with padding; this estimate serves names and the compile
         # choice.
         self.total_tokens = sum(p.num_train_steps * sum(map(num_tokens, p.batch_at(0))) for p in phases)
         self.backend = choose_backend(settings, self.total_tokens * train_flops_per_token(model.config, length))
@@ -111,11 +111,11 @@ class _Run:
         started = time.perf_counter()
         first_tokens = self.done.num_tokens
         first_seconds = 0.0  # of the first training step, which waits for the compiler
-        left = max(0, self.total_tokens - first_tokens)
+        left = self.starts[-1] - self.done.train_steps_done
         self.model.train()
         with (
             TrainLog(self.out, self.done.train_steps_done, self.settings.tensorboard) as log,
-            self.progress.bar(self.settings.label, left, "tokens") as bar,
+            self.progress.bar(self.settings.label, left, "training steps") as bar,
             self._signals(),
         ):
             clock = _Clock()
@@ -237,7 +237,7 @@ class _Run:
 
     def _show(self, bar: Bar, clock: _Clock, log: TrainLog, line: dict[str, Any], tokens: int) -> None:
         speed = clock.tick(tokens)
-        bar.advance(tokens, f"loss {line['loss']:.3f}  {speed:,.0f} tokens/s  {line['phase']}")
+        bar.advance(1, f"loss {line['loss']:.3f}  {line['num_tokens']:,} tokens, {speed:,.0f}/s  {line['phase']}")
         if clock.due():
             log.timing(
                 {
