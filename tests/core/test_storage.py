@@ -14,11 +14,16 @@ from diglot.core.storage import atomic_path, read_json, write_json
 def test_a_failed_write_leaves_the_old_file_and_no_remains(tmp_path: Path):
     path = tmp_path / "facts.json"
     write_json(path, {"a": 1})
-    with pytest.raises(RuntimeError, match="in the middle"), atomic_path(path) as partial:
-        partial.write_text("half")
-        raise RuntimeError("killed in the middle")
+    with pytest.raises(RuntimeError, match="in the middle"):
+        _write_half(path)
     assert read_json(path) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["facts.json"]
+
+
+def _write_half(path: Path) -> None:
+    with atomic_path(path) as partial:
+        partial.write_text("half")
+        raise RuntimeError("killed in the middle")
 
 
 def test_a_full_disk_is_explained_with_a_next_action(tmp_path: Path):

@@ -39,7 +39,7 @@ SETTINGS: dict[str, Any] = {
     "model": TINY,
     "phases": PHASES,
     "sequence_length": 64,
-    "compile": "off",
+    "compile": "never",
     "tensorboard": False,
     "num_threads": 1,
 }

@@ -55,7 +55,7 @@ def phases(pause: float = 0.0, reset: bool = True, **optimizer: Any) -> list[Pha
 
 
 def settings(**changes: Any) -> LoopSettings:
-    usual = {"order_fingerprint": "tiny", "compile": "off", "num_threads": 1, "log_every": 1, "tensorboard": False}
+    usual = {"order_fingerprint": "tiny", "compile": "never", "num_threads": 1, "log_every": 1, "tensorboard": False}
     return LoopSettings(**{**usual, "checkpoint_every_tokens": 2 * TOKENS_PER_STEP, **changes})
 
 

@@ -65,7 +65,7 @@ def run_recipe(
     folder = places.run_folder(recipe.run_name)
     plan = make_plan(recipe, places.store.resolve(), folder)
     progress.say(
-        f"{recipe.run_name}: {len(plan)} steps, {sum(p.status == 'reuse' for p in plan)} of them built in {places.store}"
+        f"{recipe.run_name}: {len(plan)} steps, {sum(p.status == 'reuse' for p in plan)} built, in {places.store}"
     )
     _record_run(recipe, plan, folder)
     artifacts: dict[str, Artifact] = {}

@@ -108,7 +108,7 @@ def finetune(config: FinetuneConfig, context: StepContext) -> dict[str, Any]:
                 seed,
             ),
             label="finetune",
-            compile="off",  # every batch has its own length, and a compiled model would be compiled for each
+            compile="never",  # every batch has its own length, and a compiled model would be compiled for each
             checkpoint_every_tokens=config.checkpoint_every_tokens,
             keep_rolling=2,
             num_threads=config.num_threads,

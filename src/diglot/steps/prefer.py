@@ -266,7 +266,7 @@ def _train_round(
         settings=LoopSettings(
             order_fingerprint=fingerprint("pair_order", 1, {"pairs": [p.conversation.id for p in pairs]}, {}, seed),
             label=f"prefer: round {number}",
-            compile="off",  # every batch has its own length
+            compile="never",  # every batch has its own length
             log_every=1,
             num_threads=config.num_threads,
         ),

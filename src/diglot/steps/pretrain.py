@@ -128,7 +128,7 @@ class PretrainConfig:
     z_loss: float = 0.0
     clip_norm: float | None = 1.0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    compile: Literal["auto", "on", "off"] = runtime("auto")
+    compile: Literal["auto", "always", "never"] = runtime("auto")
     num_threads: int | None = runtime(None)
     checkpoint_every_tokens: int | None = runtime(500_000)
     keep_rolling: int | None = runtime(2)

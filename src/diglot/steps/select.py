@@ -140,22 +140,21 @@ def decide(attributes: pa.Table, policies: Mapping[str, Policy], rules: tuple[st
     value = np.full(num_rows, np.nan, np.float32)
 
     def object_to(rows: Any, name: str, measured: Any) -> None:
-        """Set the bit of rule `name` for `rows`, bool [N], and make it the reason of those that had none."""
+        """Set the bit of rule `name` for `rows`, int64, and make it the reason of those that had none."""
         reasons[rows] |= np.uint64(1 << numbers[name])
-        new = rows & (first < 0)
+        new = rows[first[rows] < 0]
         first[new], value[new] = numbers[name], measured[new]
 
     unmeasured = np.isnan(columns["num_units"])
-    object_to(unmeasured, UNMEASURED, columns["num_units"])
-    object_to(columns["num_units"] == 0, EMPTY, columns["num_units"])
-    object_to(~unmeasured & ~np.isin(lang, list(policies)), LANGUAGE, columns["lang_score"])
+    object_to(np.flatnonzero(unmeasured), UNMEASURED, columns["num_units"])
+    object_to(np.flatnonzero(columns["num_units"] == 0), EMPTY, columns["num_units"])
+    unwanted = ~np.logical_or.reduce([lang == language for language in policies]) & ~unmeasured
+    object_to(np.flatnonzero(unwanted), LANGUAGE, columns["lang_score"])
     for language, policy in policies.items():
         mine = np.flatnonzero(lang == language)
         objections = policy.objections({signal: columns[signal][mine] for signal in policy.signals()})
         for rule, against in zip(policy.rules, objections, strict=True):
-            rows = np.zeros(num_rows, bool)
-            rows[mine[against]] = True
-            object_to(rows, rule.name, columns[rule.signal])
+            object_to(mine[against], rule.name, columns[rule.signal])
     nothing = pa.nulls(num_rows, pa.string())
     missing = pa.array(np.full(num_rows, np.nan, np.float32))
     return pa.table(

@@ -1,4 +1,4 @@
-"""`diglot trace TEXT`: a text in, its spans with documents and training steps out, from the finished artifacts of a run."""
+"""`diglot trace TEXT`: a text in; its spans, their documents and the training steps that read them out."""
 
 from __future__ import annotations
 

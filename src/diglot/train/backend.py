@@ -56,16 +56,16 @@ def choose_backend(settings: LoopSettings, total_flops: float) -> Backend:
 
 def _choose_compile(settings: LoopSettings, total_flops: float, threads: int, bf16: bool) -> tuple[bool, str]:
     compiler = host().cxx_compiler
-    if settings.compile == "off":
-        return False, "not compiled: compile is off."
+    if settings.compile == "never":
+        return False, "not compiled: the setting is never."
     if compiler is None:
-        if settings.compile == "on":
+        if settings.compile == "always":
             raise ConfigError(
-                "compile is on, but there is no C++ compiler (g++ or clang++). Install one, or set it off."
+                "compile: always needs a C++ compiler (g++ or clang++), and there is none. Install one, or set auto."
             )
         return False, "not compiled: no C++ compiler (g++ or clang++) was found; installing one makes long runs faster."
-    if settings.compile == "on":
-        return True, f"compiled with {compiler}: compile is on."
+    if settings.compile == "always":
+        return True, f"compiled with {compiler}: the setting is always."
     seconds = total_flops / (threads * (FLOPS_PER_CORE_BF16 if bf16 else FLOPS_PER_CORE_FP32))
     gain = COMPILE_GAIN * seconds
     if gain > COMPILE_SECONDS:

@@ -66,7 +66,7 @@ class LoopSettings:
     order_fingerprint: str
     label: str = "train"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    compile: Literal["auto", "on", "off"] = "auto"
+    compile: Literal["auto", "always", "never"] = "auto"
     clip_norm: float | None = 1.0
     log_every: int = 10
     checkpoint_every_tokens: int | None = None
@@ -78,8 +78,8 @@ class LoopSettings:
     def __post_init__(self) -> None:
         if self.precision not in ("auto", "fp32", "bf16"):
             raise ConfigError(f"precision '{self.precision}' is not known. Known: auto, fp32, bf16.")
-        if self.compile not in ("auto", "on", "off"):
-            raise ConfigError(f"compile '{self.compile}' is not known. Known: auto, on, off.")
+        if self.compile not in ("auto", "always", "never"):
+            raise ConfigError(f"compile '{self.compile}' is not known. Known: auto, always, never.")
         if self.log_every < 1 or (self.checkpoint_every_tokens is not None and self.checkpoint_every_tokens < 1):
             raise ConfigError(
                 "log_every and checkpoint_every_tokens count from 1. Leave the latter out to switch it off."

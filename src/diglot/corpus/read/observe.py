@@ -1,7 +1,7 @@
-"""What an ingest step would read, boiled down to a digest: part of its fingerprint, so that changed pages are read again.
+"""What an ingest step would read, boiled down to a digest: part of its fingerprint, so that changed pages are noticed.
 
-Names within their source, sizes and contents count; where the files lie does not. Files above `CONTENT_LIMIT` count by size
-and time of change instead, since hashing terabytes would take as long as ingesting them.
+Names within their source, sizes and contents count; where the files lie does not. Files above `CONTENT_LIMIT` count by
+size and time of change instead, since hashing terabytes would take as long as ingesting them.
 """
 
 from __future__ import annotations
