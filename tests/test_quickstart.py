@@ -94,7 +94,7 @@ def test_the_run_ends_with_answers_in_both_languages_scores_and_the_report(finis
         "bits per byte, en",
         "bits per byte, zh-Hans",
         "question [en]",
-        "answer   [zh-Hans]",
+        "answer   [en]",
         "trace",
         "report:",
     ):
@@ -111,7 +111,7 @@ def test_a_document_tells_its_life_and_its_training_steps_agree_with_the_batches
     assert why["keep"] is True
     assert why["signals"]["quality"]["num_units"] > 50
     seen = json.loads(diglot(finished, "seen", document, "--json").stdout)
-    assert any(reading["train_step"] == 0 for reading in seen["readings"])
+    assert any(0 in reading["train_steps"] for reading in seen["readings"])
 
 
 def test_a_copy_names_the_document_it_copies(finished: Path):

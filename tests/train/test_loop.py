@@ -179,7 +179,7 @@ def test_short_runs_and_runs_without_a_compiler_are_not_compiled_and_say_why(
     without = choose_backend(auto, total_flops=1e15)
     assert not without.compiled
     assert "no C++ compiler" in without.notes[-1]
-    with pytest.raises(ConfigError, match="no C\\+\\+ compiler"):
+    with pytest.raises(ConfigError, match="needs a C\\+\\+ compiler"):
         choose_backend(tiny_run.settings(compile="always"), total_flops=1e15)
 
 

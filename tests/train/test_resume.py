@@ -90,15 +90,15 @@ def kill_and_run_again(out: Path, compile: str, pause: float, kills: int) -> Non
 
 
 def test_kill_nine_and_the_same_command_again(undisturbed: Path, tmp_path: Path) -> None:
-    kill_and_run_again(tmp_path, "off", pause=0.05, kills=2)
+    kill_and_run_again(tmp_path, "never", pause=0.05, kills=2)
     same_result(undisturbed, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiling needs g++")
 def test_kill_nine_and_the_same_command_again_compiled(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, str(PROGRAM), str(tmp_path / "whole"), "on", "0"], check=True)
-    kill_and_run_again(tmp_path / "killed", "on", pause=0.3, kills=1)
+    subprocess.run([sys.executable, str(PROGRAM), str(tmp_path / "whole"), "always", "0"], check=True)
+    kill_and_run_again(tmp_path / "killed", "always", pause=0.3, kills=1)
     same_result(tmp_path / "whole", tmp_path / "killed")
 
 

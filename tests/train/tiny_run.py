@@ -1,6 +1,6 @@
 """A training run small enough for a test, as a function and as a program that can be killed.
 
-python tiny_run.py OUT [compile on/off] [pause in seconds before each training step]
+python tiny_run.py OUT [compile always/never] [pause in seconds before each training step]
 """
 
 from __future__ import annotations

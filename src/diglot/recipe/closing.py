@@ -21,9 +21,7 @@ def closing_lines(report: Artifact) -> Iterator[str]:
     for lang, scores in facts["scores"]["bits_per_byte"].items():
         overall = {s["model"]: s for s in scores if s["source"] is None}
         yield f"held-out bits per byte, {lang}: " + ", ".join(
-            f"{name} {overall[name]['value']:.3f} [{overall[name]['low']:.3f}, {overall[name]['high']:.3f}]"
-            for name in ("base", *BASELINES)
-            if name in overall
+            f"{name} {_score(overall[name])}" for name in ("base", *BASELINES) if name in overall
         )
     samples = facts.get("samples") or []
     for lang in facts["scores"]["bits_per_byte"]:
@@ -46,6 +44,12 @@ def _longest_span(samples: list[Mapping[str, Any]]) -> Iterator[str]:
     steps = document["train_steps"] or []
     yield f"trace    [{sample['lang']}]: “{span['text'].strip()}” stands in {document['url'] or document['source']}"
     yield f"           document {document['id']}, read in training steps {', '.join(map(str, steps[:6])) or 'none'}"
+
+
+def _score(score: Mapping[str, Any]) -> str:
+    """`2.243 [1.823, 2.357]`; no interval where a single cluster was held out."""
+    interval = "" if score["low"] is None else f" [{score['low']:.3f}, {score['high']:.3f}]"
+    return f"{score['value']:.3f}{interval}"
 
 
 def _short(path: Path) -> str:

@@ -284,7 +284,8 @@ def _validate(kind: StepKind, fields: Mapping[str, Any], place: str) -> Any:
     try:
         return TypeAdapter(kind.config).validate_python(fields)
     except ValidationError as error:
-        first = error.errors()[0]
+        # a misspelled key is also a missing one: name the misspelling
+        first = min(error.errors(), key=lambda e: e["type"] != "unexpected_keyword_argument")
         location = ".".join(_yaml_key(str(part)) for part in first["loc"])
         if first["type"] == "unexpected_keyword_argument":
             names = {_yaml_key(f.name) for cls in _dataclasses_in(kind.config) for f in dataclasses.fields(cls)}
