@@ -16,6 +16,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
@@ -81,6 +82,7 @@ class Worker:
         process = context.Process(target=_serve, args=(theirs,), daemon=True)
         # Ctrl-C reaches the whole process group, and the parent decides what to do. The mask is inherited, so a worker
         # is deaf to it from its first moment; the parent gets a pending one when the mask is lifted.
+        resource_tracker.ensure_running()  # it lifts the mask when it starts, which must not happen inside `start`
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             process.start()

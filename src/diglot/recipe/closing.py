@@ -41,8 +41,8 @@ def _longest_span(samples: list[Mapping[str, Any]]) -> Iterator[str]:
         return
     span, sample = max(spans, key=lambda pair: pair[0]["num_tokens"])
     document = span["documents"][0]
-    steps = document["train_steps"] or []
-    yield f"trace    [{sample['lang']}]: “{span['text'].strip()}” stands in {document['url'] or document['source']}"
+    steps, words = document["train_steps"] or [], " ".join(span["text"].split())
+    yield f"trace    [{sample['lang']}]: “{words}” stands in {document['url'] or document['source']}"
     yield f"           document {document['id']}, read in training steps {', '.join(map(str, steps[:6])) or 'none'}"
 
 

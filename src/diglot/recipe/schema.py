@@ -127,6 +127,11 @@ def set_path(content: dict[str, Any], dotted: str, value: Any) -> None:
         parts = ["steps", *parts]
     node: Any = content
     for depth, part in enumerate(parts[:-1]):
+        if isinstance(node, dict) and part not in node and parts[depth + 1].isdigit():
+            raise ConfigError(
+                f"cannot set '{dotted}': the recipe does not write '{part}' out, so it has no entry "
+                f"{parts[depth + 1]} to change. Set the whole list: --set '{'.'.join(parts[: depth + 1])}=[...]'."
+            )
         node = _child(node, part, ".".join(parts[:depth]) or "the recipe", create=depth >= 2)
     if isinstance(node, list):
         node[_list_index(node, parts[-1], dotted)] = value
