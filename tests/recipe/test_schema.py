@@ -69,7 +69,9 @@ def test_a_mistake_is_named_with_the_nearest_right_word(small: Path, change: tup
         load_recipe(small)
 
 
-@pytest.mark.parametrize("override", ["pages.max_documents", "steps.page.source=x", "pages.source.deep=1", "pages.include.0=x"])
+@pytest.mark.parametrize(
+    "override", ["pages.max_documents", "steps.page.source=x", "pages.source.deep=1", "pages.include.0=x"]
+)
 def test_an_override_that_fits_nothing_is_refused(small: Path, override: str):
     with pytest.raises(ConfigError):
         load_recipe(small, overrides=[override])
