@@ -166,6 +166,32 @@ def test_killed_runs_end_in_the_same_models_as_an_undisturbed_one(finished: Path
     assert model_hashes(tmp_path) == model_hashes(finished)
 
 
+def test_ctrl_c_says_how_to_go_on_and_leaves_nothing_half(tmp_path: Path):
+    write_site(tmp_path / "site", pages_per_language=400)
+    process = subprocess.Popen(
+        [sys.executable, "-c", WITH_CTRL_C, *run_arguments(tmp_path / "site")],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    while not list(tmp_path.glob("store/ingest/*")):
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 1, errors
+    assert "the same command goes on" in errors
+    assert "Traceback" not in errors
+    assert not list(tmp_path.rglob("manifest.json"))
+
+
+WITH_CTRL_C = """import signal  # a job in the background of a shell starts deaf to it
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from diglot.cli import main
+main()"""
+
+
 def test_bad_input_is_one_clear_message_without_a_traceback(tmp_path: Path):
     (tmp_path / "empty").mkdir()
     for arguments, code, words in (

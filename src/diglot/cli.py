@@ -65,7 +65,10 @@ def run(
     if loaded.scale:
         print(f"scale {loaded.scale}: {loaded.scale_reason}", file=sys.stderr)
     places = Places(store=store, runs=runs)
-    artifacts = run_recipe(loaded, places, workers=workers or host().num_cores, progress=Progress(), until=until)
+    try:
+        artifacts = run_recipe(loaded, places, workers=workers or host().num_cores, progress=Progress(), until=until)
+    except KeyboardInterrupt:  # caught here, because typer would leave without a word
+        raise DiglotError("stopped. Finished shards and checkpoints are kept; the same command goes on.") from None
     for artifact in artifacts.values():
         if artifact.kind == "report":
             print("\n".join(closing_lines(artifact)))
@@ -290,9 +293,6 @@ def main(arguments: list[str] | None = None) -> None:
         notes = "".join(f" [{note}]" for note in getattr(error, "__notes__", ()))
         print(f"diglot: {error}{notes}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("\ndiglot: stopped. Finished shards and checkpoints are kept; the same command goes on.", file=sys.stderr)
-        sys.exit(1)
     except BrokenPipeError:  # `diglot show | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
