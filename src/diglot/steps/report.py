@@ -8,7 +8,6 @@ Writes
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -94,23 +93,10 @@ def _tracer(config: ReportConfig, index: Artifact | None, by_kind: dict[str, Art
     """A function that finds the spans of a text in the training tokens, with the training steps that read them."""
     if index is None:
         return None
-    from diglot.core.storage import read_json
-    from diglot.tokenizer.tokenizer import Tokenizer
-    from diglot.trace.attribution import Reads, Span, attribute
-    from diglot.trace.training_index import TrainingIndex
-    from diglot.train.order import DataOrder
+    from diglot.trace.answer import tracer
 
-    opened = TrainingIndex.open(index.path)
-    tokenizer = Tokenizer.load(index.upstream("train_tokenizer").path)
-    reads = None
-    if "pretrain" in by_kind:
-        plan = read_json(by_kind["pretrain"].path / "plan.json")
-        reads = Reads(DataOrder.from_plan(plan), plan["sequence_length"])
-
-    def trace(text: str) -> Sequence[Span]:
-        return attribute(text, tokenizer, opened, min_tokens=config.min_traced_tokens, reads=reads)
-
-    return trace
+    trace = tracer(index, by_kind.get("pretrain"))
+    return lambda text: trace(text, min_tokens=config.min_traced_tokens)
 
 
 STEP = StepKind(kind="report", version=1, config=ReportConfig, run=report)
