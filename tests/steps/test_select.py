@@ -13,11 +13,12 @@ from annotated_pages import ingested
 
 from diglot.core.errors import ConfigError, InputError
 from diglot.core.storage import read_json
+from diglot.corpus.decide import decide, rule_numbers
 from diglot.corpus.policy import load_policy, parse_policy
 from diglot.corpus.tables import DECISION, decisions_of, rule_names, shards
 from diglot.ledger.artifact import Artifact
 from diglot.steps.annotate import STEP as ANNOTATE
-from diglot.steps.select import STEP, SelectConfig, decide, observe, rule_numbers
+from diglot.steps.select import STEP, SelectConfig, observe
 from handmade_corpus import run_step
 
 LENIENT = {
@@ -165,7 +166,7 @@ def test_missing_policies_families_and_clashing_names_are_refused(tmp_path, sign
     with pytest.raises(ConfigError, match="languages is empty"):
         SelectConfig(from_="signals", languages=())
     shutil.rmtree(signals.path / "attributes" / "repetition")
-    with pytest.raises(InputError, match="Add repetition to its families"):
+    with pytest.raises(InputError, match="Add repetition to the families of the annotate step"):
         selected(tmp_path, signals)
     policy = parse_policy(LENIENT, "here")
     named_empty = dataclasses.replace(policy.rules[0], name="empty")

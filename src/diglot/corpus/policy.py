@@ -52,8 +52,7 @@ class Rule:
         object.__setattr__(self, "name", self.name or self.signal)
         where = f"rule '{self.name}'"
         for signal in (self.signal, *self.when):
-            if signal not in SIGNALS:
-                raise unknown("signal", signal, SIGNALS, where)
+            family(signal, where)  # raises for an unknown one
         if self.drop_below is None and self.drop_above is None:
             raise ConfigError(f"{where} has neither drop_below nor drop_above, so it never objects. Set one of them.")
         if self.drop_below is not None and self.drop_above is not None and self.drop_below > self.drop_above:
@@ -118,9 +117,9 @@ class Policy:
             raise ConfigError(f"policy {self.policy} has no rules. List at least one under rules:.")
 
     def signals(self) -> list[str]:
-        """Every signal that the rules read, in the order of SIGNALS."""
+        """Every signal that the rules read, in the order of SIGNALS, then those that a recipe brings."""
         used = {signal for rule in self.rules for signal in (rule.signal, *rule.when)}
-        return [signal for signal in SIGNALS if signal in used]
+        return [signal for signal in SIGNALS if signal in used] + sorted(used - set(SIGNALS))
 
     def columns_by_family(self) -> dict[str, list[str]]:
         """Attribute table -> the columns of it that the rules read."""

@@ -25,6 +25,9 @@ from diglot.ledger.artifact import Artifact
 ROW_GROUP = 2048
 COMPRESSION = {"compression": "zstd", "compression_level": 3}
 
+DECIDING = ("split", "decontaminate", "edit", "deduplicate", "select")  # kinds of steps that write decisions/
+MEASURING = ("classify", "annotate")  # kinds of steps that write attributes/
+
 ORIGIN = pa.struct([("container", pa.string()), ("offset", pa.int64()), ("length", pa.int64())])
 
 DOCUMENT = pa.schema(
@@ -98,17 +101,32 @@ def documents_of(artifact: Artifact, shard: Shard, columns: list[str] | None = N
 
 
 def attributes_of(artifact: Artifact, family: str, shard: Shard, columns: list[str] | None = None) -> pa.Table:
-    return read_table(artifact.upstream("annotate").path / "attributes" / family / shard.file, columns)
+    return read_table(attribute_folder(artifact, family) / shard.file, columns)
+
+
+def attribute_folder(artifact: Artifact, family: str) -> Path:
+    """Where the nearest step above (or at) `artifact` that measured `family` keeps it, a file for each shard.
+
+    Raises InputError when no step did, naming what to add.
+    """
+    for step in artifact.ancestors():
+        folder = step.path / "attributes" / family
+        if step.kind in MEASURING and folder.is_dir():
+            return folder
+    raise InputError(
+        f"no step above {artifact.kind} {artifact.fingerprint} measured the family '{family}'. "
+        f"Add {family} to the families of the annotate step, or a classify step for a score."
+    )
 
 
 def decisions_of(artifact: Artifact, shard: Shard, columns: list[str] | None = None) -> pa.Table:
     """The verdicts of the nearest step above (or at) `artifact` that decides."""
-    return read_table(artifact.upstream("split", "deduplicate", "select").path / "decisions" / shard.file, columns)
+    return read_table(artifact.upstream(*DECIDING).path / "decisions" / shard.file, columns)
 
 
 def rule_names(artifact: Artifact) -> list[str]:
     """Names of the bits in `reasons`, in policy order, e.g. `language`, `matrix-en/bullet_share`, `near_duplicate`."""
-    rules: list[str] = read_json(artifact.upstream("split", "deduplicate", "select").path / "decisions" / "rules.json")
+    rules: list[str] = read_json(artifact.upstream(*DECIDING).path / "decisions" / "rules.json")
     return rules
 
 

@@ -31,7 +31,7 @@ class DeduplicateConfig:
     shingles are 5 text units, candidates are compared, and only what is similar to the kept document is dropped.
     """
 
-    from_: str = input_step("select", "deduplicate")
+    from_: str = input_step("select", "deduplicate", "edit", "decontaminate")
     survivor: str = "declared"  # the page in its declared language, then the longest; or `longest`, or `first`
     num_bands: int = 14
     rows_per_band: int = 8

@@ -5,10 +5,6 @@ No text is read, so a new limit re-decides a corpus in seconds. Writes
     decisions/<source>/<shard>.parquet   a verdict on every document, with every rule that objects
     decisions/rules.json                 names of the bits of `reasons`, in order
     policies.json                        the policies as they were resolved, by language
-
-Before any policy three rules of the step itself are asked: `unmeasured` (the document killed the worker that measured
-it), `empty` (no text unit), `language` (identified as a language that is not wanted, or as none). Rules of two policies
-with the same name share a bit; which limit was applied follows from the language of the document.
 """
 
 from __future__ import annotations
@@ -26,10 +22,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from diglot.corpus.policy import Policy
+    from diglot.corpus.tables import Shard
+    from diglot.ledger.artifact import Artifact
 
-UNMEASURED, EMPTY, LANGUAGE = "unmeasured", "empty", "language"
-OWN_RULES = (UNMEASURED, EMPTY, LANGUAGE)
-MAX_RULES = 60  # bits of a uint64, less some for the steps that follow
 SHARDS_PER_WORKER = 32  # a worker takes longer to start than this many shards to decide
 
 
@@ -37,7 +32,7 @@ SHARDS_PER_WORKER = 32  # a worker takes longer to start than this many shards t
 class SelectConfig:
     """The languages wanted, and for each the policy that judges its documents: a name or a path beside the recipe."""
 
-    from_: str = input_step("annotate")
+    from_: str = input_step("annotate", "classify")
     languages: tuple[str, ...] = ("en", "zh-Hans")
     policies: Mapping[str, str] = field(
         default_factory=lambda: {"en": "matrix-en", "zh-Hans": "matrix-zh", "zh-Hant": "matrix-zh"}
@@ -57,6 +52,7 @@ class SelectConfig:
 def select(config: SelectConfig, context: StepContext) -> dict[str, Any]:
     """Decide all shards; see the module for the files."""
     from diglot.core.storage import write_json
+    from diglot.corpus.decide import rule_numbers
     from diglot.corpus.executor import map_shards
     from diglot.corpus.tables import shards
 
@@ -64,9 +60,8 @@ def select(config: SelectConfig, context: StepContext) -> dict[str, Any]:
     corpus = context.input()
     policies = load_policies(config, context.recipe_dir)
     rules = rule_numbers(list(policies.values()))
-    attributes = corpus.upstream("annotate").path / "attributes"
     tasks = [
-        ShardTask(attributes=attributes, file=shard.file, out=context.out, policies=policies, rules=tuple(rules))
+        ShardTask(corpus=corpus, shard=shard, out=context.out, policies=policies, rules=tuple(rules))
         for shard in shards(corpus.upstream("ingest"))
     ]
     workers = min(context.workers, 1 + len(tasks) // SHARDS_PER_WORKER)
@@ -88,28 +83,12 @@ def observe(config: SelectConfig, recipe_dir: Path, store: Path) -> dict[str, An
     return {language: policy.deciding() for language, policy in load_policies(config, recipe_dir).items()}
 
 
-def rule_numbers(policies: list[Policy]) -> dict[str, int]:
-    """Name of a rule -> its bit: the step's own, then those of the policies in order, each name once."""
-    names = dict.fromkeys(OWN_RULES)
-    for policy in policies:
-        for rule in policy.rules:
-            if rule.name in OWN_RULES:
-                raise ConfigError(f"policy {policy.policy} calls a rule '{rule.name}', which the step uses. Rename it.")
-            names[rule.name] = None
-    if len(names) > MAX_RULES:
-        raise ConfigError(
-            f"the policies have {len(names)} rules of different names, but decisions have room for {MAX_RULES}. "
-            "Give rules on the same signal the same name, or select fewer languages at a time."
-        )
-    return {name: number for number, name in enumerate(names)}
-
-
 @dataclass(frozen=True, kw_only=True)
 class ShardTask:
     """One shard to decide."""
 
-    attributes: Path
-    file: str
+    corpus: Artifact
+    shard: Shard
     out: Path
     policies: Mapping[str, Policy]
     rules: tuple[str, ...]
@@ -117,91 +96,12 @@ class ShardTask:
 
 def select_shard(task: ShardTask) -> list[dict[str, Any]]:
     """Write the decisions of one shard; counts by language and first reason, as `_counts` gives them."""
+    from diglot.corpus.decide import decide, signal_columns
     from diglot.corpus.tables import write_table
 
-    table = decide(_read_attributes(task), task.policies, task.rules)
-    write_table(task.out / "decisions" / task.file, table)
+    table = decide(signal_columns(task.corpus, task.shard, task.policies.values()), task.policies, task.rules)
+    write_table(task.out / "decisions" / task.shard.file, table)
     return _counts(table)
-
-
-def decide(attributes: pa.Table, policies: Mapping[str, Policy], rules: tuple[str, ...]) -> pa.Table:
-    """Verdicts (tables.DECISION) from attributes: id, num_bytes, lang, num_units, lang_score and what policies read."""
-    import numpy as np
-    import pyarrow as pa
-
-    from diglot.corpus.tables import DECISION
-
-    num_rows, numbers = len(attributes), {name: number for number, name in enumerate(rules)}
-    columns = {
-        name: attributes[name].to_numpy() for name in attributes.column_names if name not in ("id", "lang", "num_bytes")
-    }
-    lang = np.array(attributes["lang"].to_pylist(), object)
-    reasons, first = np.zeros(num_rows, np.uint64), np.full(num_rows, -1, np.int16)
-    value = np.full(num_rows, np.nan, np.float32)
-
-    def object_to(rows: Any, name: str, measured: Any) -> None:
-        """Set the bit of rule `name` for `rows`, int64, and make it the reason of those that had none."""
-        reasons[rows] |= np.uint64(1 << numbers[name])
-        new = rows[first[rows] < 0]
-        first[new], value[new] = numbers[name], measured[new]
-
-    unmeasured = np.isnan(columns["num_units"])
-    object_to(np.flatnonzero(unmeasured), UNMEASURED, columns["num_units"])
-    object_to(np.flatnonzero(columns["num_units"] == 0), EMPTY, columns["num_units"])
-    unwanted = ~np.logical_or.reduce([lang == language for language in policies]) & ~unmeasured
-    object_to(np.flatnonzero(unwanted), LANGUAGE, columns["lang_score"])
-    for language, policy in policies.items():
-        mine = np.flatnonzero(lang == language)
-        objections = policy.objections({signal: columns[signal][mine] for signal in policy.signals()})
-        for rule, against in zip(policy.rules, objections, strict=True):
-            object_to(mine[against], rule.name, columns[rule.signal])
-    nothing = pa.nulls(num_rows, pa.string())
-    missing = pa.array(np.full(num_rows, np.nan, np.float32))
-    return pa.table(
-        {
-            "id": attributes["id"],
-            "keep": pa.array(first < 0),
-            "reasons": pa.array(reasons),
-            "first_reason": pa.array(first),
-            "value": pa.array(value),
-            "lang": attributes["lang"],
-            "num_bytes": attributes["num_bytes"],
-            "duplicate_of": nothing,
-            "jaccard": missing,
-            "containment": missing,
-            "cluster": nothing,
-        },
-        schema=DECISION,
-    )
-
-
-def _read_attributes(task: ShardTask) -> pa.Table:
-    """The columns that decide, of all families side by side."""
-    from diglot.core.errors import InputError
-    from diglot.corpus.tables import read_table
-
-    wanted = {"quality": ["id", "num_bytes", "num_units"], "language": ["lang", "lang_score"]}
-    for policy in task.policies.values():
-        for family, signals in policy.columns_by_family().items():
-            wanted.setdefault(family, [])
-            wanted[family] += [signal for signal in signals if signal not in wanted[family]]
-    joined = None
-    for family, columns in wanted.items():
-        path = task.attributes / family / task.file
-        if not path.exists():
-            raise InputError(
-                f"the policies read signals of the family '{family}', which the annotate step did not measure. "
-                f"Add {family} to its families."
-            )
-        table = read_table(path, ["id", *[column for column in columns if column != "id"]])
-        if joined is None:
-            joined = table
-            continue
-        if not table["id"].equals(joined["id"]):
-            raise InputError(f"{path} does not list the same documents in the same order as the other attributes.")
-        for column in table.column_names[1:]:
-            joined = joined.append_column(column, table[column])
-    return joined
 
 
 def _counts(decisions: pa.Table) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ class SplitConfig:
     bit. min_heldout_documents lets every source and language be seen in them, as far as max_heldout_share allows.
     """
 
-    from_: str = input_step("deduplicate", "select")
+    from_: str = input_step("decontaminate", "edit", "deduplicate", "select")
     share_heldout: float = 0.03
     min_heldout_documents: int = 4
     max_heldout_share: float = 0.2  # of the documents of a source and language; no larger cluster is held out
@@ -111,8 +111,9 @@ def _copy_decisions(context: StepContext) -> None:
     import shutil
 
     from diglot.core.storage import atomic_path
+    from diglot.corpus.tables import DECIDING
 
-    source = context.input().upstream("deduplicate", "select").path / "decisions"
+    source = context.input().upstream(*DECIDING).path / "decisions"
     for path in sorted(source.rglob("*")):
         if path.is_file() and not path.name.startswith("."):
             with atomic_path(context.out / "decisions" / path.relative_to(source)) as partial:

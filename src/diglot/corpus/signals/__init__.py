@@ -62,6 +62,15 @@ FAMILIES = {"quality": QUALITY, "repetition": REPETITION, "language": LANGUAGE}
 SIGNALS = {**QUALITY, **REPETITION, **LANGUAGE}
 
 
+# Signals that a recipe brings with it, named `<family>.<name>`: a float32 column of that name in the attribute table.
+BROUGHT = {
+    "score": "probability that the classifier <name> gives the document; a table of its own for each classifier",
+    "words": "how often a word of the list <name> occurs",
+    "url": "1 where the address is on the block-list category <name>, else 0",
+    "meta": "the number that the document's metadata hold under <name>; NaN where there is none",
+}
+
+
 def definition(name: str) -> Callable[[str], float]:
     """The function that defines the signal `name`. Raises ConfigError with the nearest name for an unknown one."""
     if name not in SIGNALS:
@@ -71,9 +80,12 @@ def definition(name: str) -> Callable[[str], float]:
     return found  # type: ignore[no-any-return]
 
 
-def family(name: str) -> str:
-    """The attribute table that holds the signal `name`."""
+def family(name: str, where: str = "") -> str:
+    """The attribute table that holds the signal `name`. Raises ConfigError with the nearest name for an unknown one."""
     for table, signals in FAMILIES.items():
         if name in signals:
             return table
-    raise unknown("signal", name, SIGNALS)
+    brought, _, own_name = name.partition(".")
+    if brought in BROUGHT and own_name:
+        return name if brought == "score" else brought
+    raise unknown("signal", name, [*SIGNALS, *(f"{prefix}.NAME" for prefix in BROUGHT)], where)

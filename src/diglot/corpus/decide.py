@@ -1,0 +1,144 @@
+"""Verdicts from attributes: what policies say of the documents of a shard, without reading a text.
+
+Before any policy three rules are asked: `unmeasured` (the document killed the worker that measured it), `empty` (no
+text unit), `language` (identified as a language that is not wanted, or as none). Rules of two policies with the same
+name share a bit; which limit was applied follows from the language of the document.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from diglot.core.errors import ConfigError, InputError
+from diglot.corpus.policy import Policy
+from diglot.corpus.tables import DECISION, Shard, attribute_folder, read_table
+from diglot.ledger.artifact import Artifact
+
+UNMEASURED, EMPTY, LANGUAGE = "unmeasured", "empty", "language"
+OWN_RULES = (UNMEASURED, EMPTY, LANGUAGE)
+MAX_RULES = 60  # bits of a uint64, less some for the steps that follow
+
+
+def rule_numbers(policies: Iterable[Policy]) -> dict[str, int]:
+    """Name of a rule -> its bit: the step's own, then those of the policies in order, each name once."""
+    names = dict.fromkeys(OWN_RULES)
+    for policy in policies:
+        for rule in policy.rules:
+            if rule.name in OWN_RULES:
+                raise ConfigError(f"policy {policy.policy} calls a rule '{rule.name}', which select uses. Rename it.")
+            names[rule.name] = None
+    if len(names) > MAX_RULES:
+        raise ConfigError(
+            f"the policies have {len(names)} rules of different names, but decisions have room for {MAX_RULES}. "
+            "Give rules on the same signal the same name, or select fewer languages at a time."
+        )
+    return {name: number for number, name in enumerate(names)}
+
+
+def decide(attributes: pa.Table, policies: Mapping[str, Policy], rules: tuple[str, ...]) -> pa.Table:
+    """Verdicts (tables.DECISION) from attributes: id, num_bytes, lang, num_units, lang_score and what policies read."""
+    num_rows, numbers = len(attributes), {name: number for number, name in enumerate(rules)}
+    columns = {
+        name: attributes[name].to_numpy() for name in attributes.column_names if name not in ("id", "lang", "num_bytes")
+    }
+    lang = np.array(attributes["lang"].to_pylist(), object)
+    reasons, first = np.zeros(num_rows, np.uint64), np.full(num_rows, -1, np.int16)
+    value = np.full(num_rows, np.nan, np.float32)
+
+    def object_to(rows: Any, name: str, measured: Any) -> None:
+        """Set the bit of rule `name` for `rows`, int64, and make it the reason of those that had none."""
+        reasons[rows] |= np.uint64(1 << numbers[name])
+        new = rows[first[rows] < 0]
+        first[new], value[new] = numbers[name], measured[new]
+
+    unmeasured = np.isnan(columns["num_units"])
+    object_to(np.flatnonzero(unmeasured), UNMEASURED, columns["num_units"])
+    object_to(np.flatnonzero(columns["num_units"] == 0), EMPTY, columns["num_units"])
+    unwanted = ~np.logical_or.reduce([lang == language for language in policies]) & ~unmeasured
+    object_to(np.flatnonzero(unwanted), LANGUAGE, columns["lang_score"])
+    for language, policy in policies.items():
+        mine = np.flatnonzero(lang == language)
+        objections = policy.objections({signal: columns[signal][mine] for signal in policy.signals()})
+        for rule, against in zip(policy.rules, objections, strict=True):
+            object_to(mine[against], rule.name, columns[rule.signal])
+    nothing = pa.nulls(num_rows, pa.string())
+    missing = pa.array(np.full(num_rows, np.nan, np.float32))
+    return pa.table(
+        {
+            "id": attributes["id"],
+            "keep": pa.array(first < 0),
+            "reasons": pa.array(reasons),
+            "first_reason": pa.array(first),
+            "value": pa.array(value),
+            "lang": attributes["lang"],
+            "num_bytes": attributes["num_bytes"],
+            "duplicate_of": nothing,
+            "jaccard": missing,
+            "containment": missing,
+            "cluster": nothing,
+        },
+        schema=DECISION,
+    )
+
+
+def signal_columns(artifact: Artifact, shard: Shard, policies: Iterable[Policy]) -> pa.Table:
+    """What `decide` needs of one shard: the columns of all families side by side, `id` first.
+
+    Raises InputError when a family was not measured, or lists other documents.
+    """
+    wanted = {"quality": ["num_bytes", "num_units"], "language": ["lang", "lang_score"]}
+    for policy in policies:
+        for family, signals in policy.columns_by_family().items():
+            wanted.setdefault(family, [])
+            wanted[family] += [signal for signal in signals if signal not in wanted[family]]
+    joined = None
+    for family, columns in wanted.items():
+        path = attribute_folder(artifact, family) / shard.file
+        table = read_table(path, ["id", *columns])
+        if joined is None:
+            joined = table
+            continue
+        if not table["id"].equals(joined["id"]):
+            raise InputError(f"{path} does not list the same documents in the same order as the other attributes.")
+        for column in columns:
+            joined = joined.append_column(column, table[column])
+    return joined
+
+
+def object_to(decisions: pa.Table, rows: Any, rule: int, values: Any, **columns: Any) -> pa.Table:
+    """The verdicts of a shard with one more rule: it drops `rows`, whatever the rules before said of them.
+
+    Args:
+        decisions: tables.DECISION, the whole shard.
+        rows: int64 [K], in any order, each once.
+        rule: number of its bit, the next free place in rules.json.
+        values: float32 [K], what it measured.
+        columns: further columns of these rows, each [K], e.g. `duplicate_of`.
+    """
+    reasons = decisions["reasons"].to_numpy().copy()
+    first = decisions["first_reason"].to_numpy().copy()
+    value = decisions["value"].to_numpy().copy()
+    reasons[rows] |= np.uint64(1 << rule)
+    new = first[rows] < 0
+    first[rows[new]], value[rows[new]] = rule, np.asarray(values, np.float32)[new]
+    changed: dict[str, Any] = {"keep": first < 0, "reasons": reasons, "first_reason": first, "value": value}
+    for name, content in columns.items():
+        whole = decisions[name].to_pylist()
+        for row, entry in zip(rows.tolist(), content, strict=True):
+            whole[row] = entry
+        changed[name] = whole
+    table = {name: changed.get(name, decisions[name]) for name in DECISION.names}
+    return pa.table(table, schema=DECISION)
+
+
+def next_rule(rules: list[str], name: str) -> list[str]:
+    """rules.json with one rule more. Raises InputError when the 64 bits of `reasons` are used up."""
+    if name in rules:
+        raise InputError(f"a step above has a rule '{name}' already. Give this one another name.")
+    if len(rules) >= 64:
+        raise InputError(f"no bit of `reasons` is left for '{name}': take rules out of the policies.")
+    return [*rules, name]
