@@ -182,6 +182,60 @@ def doctor(
 
 
 @app.command()
+def sift(
+    run_name: Annotated[str, typer.Argument(metavar="RUN", help="name of a run, for example quickstart")],
+    policy: Annotated[
+        list[str] | None, typer.Option(help="another policy: FILE, a name, or LANGUAGE=FILE to say for which")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="another limit: RULE.drop_above=0.1, en.RULE.drop_below=5, RULE=off"),
+    ] = None,
+    rule: Annotated[
+        list[str] | None, typer.Option(help="show the border of this rule; default: those that differ")
+    ] = None,
+    step: Annotated[str | None, typer.Option(help="the select step, where a run has several")] = None,
+    examples: Annotated[int, typer.Option(min=0, help="documents shown on each side of a border")] = 3,
+    workers: Annotated[int, typer.Option(min=1, help="processes")] = 1,
+    store: StoreOption = Path("store"),
+    runs: RunsOption = Path("runs"),
+    json_: JsonOption = False,
+) -> None:
+    """What if? Decide a run's documents by other limits, from their signals alone, and print both funnels.
+
+    \b
+    diglot sift quickstart --set curly_share.drop_above=0.05
+    diglot sift quickstart --set en.duplicate_5gram_share=off --examples 5
+    diglot sift quickstart --policy manuals-en
+    diglot sift quickstart --rule num_units --examples 10
+    """
+    from diglot.core.progress import Progress
+    from diglot.corpus import sift as sifting
+    from diglot.corpus.policy import load_policy
+
+    selects = {n: a for n, a in _artifacts(store, runs, run_name).items() if a.kind == "select"}
+    if step is None and len(selects) != 1:
+        found = (
+            f"has {len(selects)} select steps: {', '.join(selects)}. Name one with --step"
+            if selects
+            else "has no select step"
+        )
+        raise InputError(f"run {run_name} {found}.")
+    select = _step_artifact(selects, step, run_name) if step else next(iter(selects.values()))
+    policies = sifting.run_policies(select)
+    for entry in policy or ():
+        language, separator, name = entry.partition("=")
+        new = load_policy(name if separator else entry)
+        policies = sifting.replaced(policies, new, [language] if separator else [])
+    for override in set_ or ():
+        policies = sifting.with_limit(policies, override)
+    sifted = sifting.sift(
+        select, policies, rules=rule or (), num_examples=examples, workers=workers, progress=Progress()
+    )
+    _answer(sifted, json_)
+
+
+@app.command()
 def why(
     document_id: Annotated[str, typer.Argument(metavar="ID", help="id of a document, or its beginning")],
     run_name: RunOption = None,

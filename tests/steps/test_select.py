@@ -170,7 +170,7 @@ def test_missing_policies_families_and_clashing_names_are_refused(tmp_path, sign
         selected(tmp_path, signals)
     policy = parse_policy(LENIENT, "here")
     named_empty = dataclasses.replace(policy.rules[0], name="empty")
-    with pytest.raises(ConfigError, match="'empty', which the step uses"):
+    with pytest.raises(ConfigError, match="'empty', which select uses"):
         rule_numbers([dataclasses.replace(policy, rules=(named_empty,))])
     many = [
         dataclasses.replace(policy, rules=tuple(dataclasses.replace(policy.rules[0], name=f"r{n}") for n in range(70)))

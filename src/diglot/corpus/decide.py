@@ -7,8 +7,8 @@ name share a bit; which limit was applied follows from the language of the docum
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -39,15 +39,30 @@ def rule_numbers(policies: Iterable[Policy]) -> dict[str, int]:
     return {name: number for number, name in enumerate(names)}
 
 
-def decide(attributes: pa.Table, policies: Mapping[str, Policy], rules: tuple[str, ...]) -> pa.Table:
-    """Verdicts (tables.DECISION) from attributes: id, num_bytes, lang, num_units, lang_score and what policies read."""
-    num_rows, numbers = len(attributes), {name: number for number, name in enumerate(rules)}
-    columns = {
-        name: attributes[name].to_numpy() for name in attributes.column_names if name not in ("id", "lang", "num_bytes")
-    }
-    lang = np.array(attributes["lang"].to_pylist(), object)
-    reasons, first = np.zeros(num_rows, np.uint64), np.full(num_rows, -1, np.int16)
-    value = np.full(num_rows, np.nan, np.float32)
+class Judged(NamedTuple):
+    """What the rules say of N documents: `reasons` uint64, a bit for every rule that objects; `first` int16, the number
+    of the first objection or -1; `value` float32, what that rule measured, NaN where kept."""
+
+    reasons: Any
+    first: Any
+    value: Any
+
+
+def judge(columns: Mapping[str, Any], lang: Any, policies: Mapping[str, Policy], rules: Sequence[str]) -> Judged:
+    """Ask every rule about every document.
+
+    Args:
+        columns: float32 [N] by signal: num_units, lang_score and what the policies read.
+        lang: dictionary array [N], as identified; null where no language was found.
+        policies: by language; documents in other languages are dropped.
+        rules: the names of the bits, from `rule_numbers`.
+    """
+    numbers = {name: number for number, name in enumerate(rules)}
+    tags = lang.dictionary.to_pylist()
+    codes = lang.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    num_documents = len(codes)
+    reasons, first = np.zeros(num_documents, np.uint64), np.full(num_documents, -1, np.int16)
+    value = np.full(num_documents, np.nan, np.float32)
 
     def object_to(rows: Any, name: str, measured: Any) -> None:
         """Set the bit of rule `name` for `rows`, int64, and make it the reason of those that had none."""
@@ -58,22 +73,34 @@ def decide(attributes: pa.Table, policies: Mapping[str, Policy], rules: tuple[st
     unmeasured = np.isnan(columns["num_units"])
     object_to(np.flatnonzero(unmeasured), UNMEASURED, columns["num_units"])
     object_to(np.flatnonzero(columns["num_units"] == 0), EMPTY, columns["num_units"])
-    unwanted = ~np.logical_or.reduce([lang == language for language in policies]) & ~unmeasured
-    object_to(np.flatnonzero(unwanted), LANGUAGE, columns["lang_score"])
+    wanted = [number for number, tag in enumerate(tags) if tag in policies]
+    object_to(np.flatnonzero(~np.isin(codes, wanted) & ~unmeasured), LANGUAGE, columns["lang_score"])
     for language, policy in policies.items():
-        mine = np.flatnonzero(lang == language)
+        if language not in tags:
+            continue
+        mine = np.flatnonzero(codes == tags.index(language))
         objections = policy.objections({signal: columns[signal][mine] for signal in policy.signals()})
         for rule, against in zip(policy.rules, objections, strict=True):
             object_to(mine[against], rule.name, columns[rule.signal])
-    nothing = pa.nulls(num_rows, pa.string())
-    missing = pa.array(np.full(num_rows, np.nan, np.float32))
+    return Judged(reasons, first, value)
+
+
+def decide(attributes: pa.Table, policies: Mapping[str, Policy], rules: Sequence[str]) -> pa.Table:
+    """Verdicts (tables.DECISION) from attributes: id, num_bytes, lang, num_units, lang_score and what policies read."""
+    columns = {
+        name: attributes[name].to_numpy() for name in attributes.column_names if name not in ("id", "lang", "num_bytes")
+    }
+    judged = judge(columns, attributes["lang"].combine_chunks().dictionary_encode(), policies, rules)
+    num_documents = len(attributes)
+    nothing = pa.nulls(num_documents, pa.string())
+    missing = pa.array(np.full(num_documents, np.nan, np.float32))
     return pa.table(
         {
             "id": attributes["id"],
-            "keep": pa.array(first < 0),
-            "reasons": pa.array(reasons),
-            "first_reason": pa.array(first),
-            "value": pa.array(value),
+            "keep": pa.array(judged.first < 0),
+            "reasons": pa.array(judged.reasons),
+            "first_reason": pa.array(judged.first),
+            "value": pa.array(judged.value),
             "lang": attributes["lang"],
             "num_bytes": attributes["num_bytes"],
             "duplicate_of": nothing,
@@ -85,9 +112,11 @@ def decide(attributes: pa.Table, policies: Mapping[str, Policy], rules: tuple[st
     )
 
 
-def signal_columns(artifact: Artifact, shard: Shard, policies: Iterable[Policy]) -> pa.Table:
+def signal_columns(artifact: Artifact, shard: Shard, policies: Iterable[Policy], *, ids: bool = True) -> pa.Table:
     """What `decide` needs of one shard: the columns of all families side by side, `id` first.
 
+    ids: without them the table is read in half the time, and it is not checked that the families list the same
+        documents; for a corpus that was decided before.
     Raises InputError when a family was not measured, or lists other documents.
     """
     wanted = {"quality": ["num_bytes", "num_units"], "language": ["lang", "lang_score"]}
@@ -98,11 +127,11 @@ def signal_columns(artifact: Artifact, shard: Shard, policies: Iterable[Policy])
     joined = None
     for family, columns in wanted.items():
         path = attribute_folder(artifact, family) / shard.file
-        table = read_table(path, ["id", *columns])
+        table = read_table(path, ["id", *columns] if ids else columns)
         if joined is None:
             joined = table
             continue
-        if not table["id"].equals(joined["id"]):
+        if len(table) != len(joined) or (ids and not table["id"].equals(joined["id"])):
             raise InputError(f"{path} does not list the same documents in the same order as the other attributes.")
         for column in columns:
             joined = joined.append_column(column, table[column])
