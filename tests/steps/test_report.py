@@ -240,3 +240,20 @@ def test_bytes_are_written_for_people(count, text):
 
 def test_the_facts_are_plain_json(facts):
     assert json.loads(json.dumps(facts)) == facts
+
+
+def test_a_corpus_without_a_model_has_a_report_too(store, inputs):
+    split = inputs["index"].upstream("split")
+    report = run_step(REPORT, store / "report" / "corpus", inputs={"from": split})
+    facts = read_json(report.path / "report.json")
+    assert "scores" not in facts
+    assert facts["training"] == []
+    assert (
+        "Scores"
+        not in dict(re.findall(r'<a href="#(\w+)">(\w+)</a>', (report.path / "report.html").read_text())).values()
+    )
+    for source in facts["sources"]:
+        documents = source["documents"]
+        stages = sum(documents.get(stage, 0) for stage in corpus_facts.STAGES)
+        assert documents["ingested"] == documents["kept"] + stages
+    assert any(source["documents"].get("language") for source in facts["sources"])

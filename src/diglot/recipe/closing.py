@@ -18,19 +18,25 @@ BASELINES = ("ngram-2", "ngram-3", "ngram-5")
 def closing_lines(report: Artifact) -> Iterator[str]:
     """Lines to print after a run that has a report."""
     facts = read_json(report.path / "report.json")
-    for lang, scores in facts["scores"]["bits_per_byte"].items():
+    by_language = (facts.get("scores") or {}).get("bits_per_byte", {})
+    for lang, scores in by_language.items():
         overall = {s["model"]: s for s in scores if s["source"] is None}
         yield f"held-out bits per byte, {lang}: " + ", ".join(
             f"{name} {_score(overall[name])}" for name in ("base", *BASELINES) if name in overall
         )
     samples = facts.get("samples") or []
-    for lang in facts["scores"]["bits_per_byte"]:
+    for lang in by_language:
         asked = [s for s in samples if s["kind"] == "question" and s["lang"] == lang]
         if asked:
             best = max(asked, key=lambda s: s["reward"]["total"])  # of the held-out questions that the report shows
             yield f"question [{lang}]: {best['prompt']}"
             yield f"answer   [{lang}]: {best['answer']}"
-    yield from _longest_span(samples)
+    if samples:
+        yield from _longest_span(samples)
+    elif funnel := facts.get("funnel"):
+        for lang, counts in funnel["languages"].items():
+            if counts["kept"]:
+                yield f"kept [{lang}]: {counts['kept']:,} of {counts['ingested']:,} documents"
     yield f"report: {_short(report.path / 'report.html')}"
 
 

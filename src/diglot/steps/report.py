@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 class ReportConfig:
     """What is reported.
 
-    from_: an evaluation, reported with everything it was made from. index: traces the samples to training documents.
+    from_: an evaluation, or a corpus without a model, reported with everything it was made from.
+    index: traces the samples to training documents.
     """
 
-    from_: str = input_step("evaluate")
+    from_: str = input_step("evaluate", "split", "decontaminate", "edit", "deduplicate", "select")
     index: str | None = input_step("index", optional=True)
     title: str = "A model built in the open"
     min_traced_tokens: int = 6  # shorter matches are found for almost any text and say nothing
@@ -41,8 +42,7 @@ def report(config: ReportConfig, context: StepContext) -> dict[str, Any]:
     from diglot.core.storage import write_json, write_text
     from diglot.steps.report_page.page import render
 
-    evaluation, index = context.input(), context.inputs.get("index")
-    facts = gather(config, evaluation, index)
+    facts = gather(config, context.input(), context.inputs.get("index"))
     write_json(context.out / "report.json", facts)
     page = render(facts)
     write_text(context.out / "report.html", page)
@@ -54,28 +54,30 @@ def report(config: ReportConfig, context: StepContext) -> dict[str, Any]:
     }
 
 
-def gather(config: ReportConfig, evaluation: Artifact, index: Artifact | None) -> dict[str, Any]:
+def gather(config: ReportConfig, last: Artifact, index: Artifact | None) -> dict[str, Any]:
     """Everything the page says, as plain values; a pure function of the artifacts."""
+    from diglot.corpus.tables import DECIDING
     from diglot.steps.report_page import build_facts, corpus_facts, model_facts, score_facts
 
-    artifacts = build_facts.steps_in_order(evaluation, *([index] if index else []))
+    artifacts = build_facts.steps_in_order(last, *([index] if index else []))
     by_kind: dict[str, Artifact] = {}
     for artifact in artifacts:
-        by_kind[artifact.kind] = artifact  # of several of a kind the one nearest to the evaluation
+        by_kind[artifact.kind] = artifact  # of several of a kind the one nearest to the last
     facts: dict[str, Any] = {
         "title": config.title,
         "lineage": build_facts.lineage(artifacts),
         "cost": build_facts.cost(artifacts),
         "environment": build_facts.environment(artifacts),
         "counts": {a.manifest.step: a.counts for a in artifacts},
-        "scores": score_facts.scores(evaluation),
-        "samples": score_facts.samples(evaluation, _tracer(config, index, by_kind)),
         "training": [model_facts.training(by_kind[kind]) for kind in build_facts.MODEL_KINDS if kind in by_kind],
         "warnings": build_facts.warnings(artifacts),
     }
-    if {"split", "deduplicate", "select"} & by_kind.keys():
-        facts["funnel"] = corpus_facts.funnel(evaluation)
-        facts["sources"] = corpus_facts.sources(evaluation)
+    if last.kind == "evaluate":
+        facts["scores"] = score_facts.scores(last)
+        facts["samples"] = score_facts.samples(last, _tracer(config, index, by_kind))
+    if by_kind.keys() & set(DECIDING):
+        facts["funnel"] = corpus_facts.funnel(last)
+        facts["sources"] = corpus_facts.sources(last)
         facts["ingest"] = by_kind["ingest"].counts
     if "split" in by_kind:
         facts["heldout"] = by_kind["split"].counts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from diglot.steps.report_page.language_names import language_name
@@ -66,6 +66,15 @@ def corpus_view(funnel: Facts, ingest_counts: Facts) -> dict[str, Any]:
         "reasons": funnel["reasons"],
         "num_rules": funnel["num_rules"],
     }
+
+
+def source_stages(sources: Sequence[Facts]) -> list[tuple[str, str]]:
+    """(heading, stage) of the columns that tell what each source lost: the stages that dropped something anywhere."""
+    return [
+        (why, stage)
+        for stage, (_, why) in STAGE_LABELS.items()
+        if any(source["documents"].get(stage) for source in sources)
+    ]
 
 
 def _records_read(counts: Facts) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from diglot.steps.report_page.charts import Dot, dot_whisker, duration, lineage_diagram, short
-from diglot.steps.report_page.corpus_view import corpus_view, css_of, wanted_languages
+from diglot.steps.report_page.corpus_view import corpus_view, css_of, source_stages, wanted_languages
 from diglot.steps.report_page.language_names import language_name
 from diglot.steps.report_page.training_view import training_view
 
@@ -30,6 +30,7 @@ def build_view(facts: Facts) -> dict[str, Any]:
         "corpus": corpus_view(facts["funnel"], facts["ingest"]) if facts.get("funnel") else None,
         "heldout": _heldout(facts.get("heldout")),
         "sources": [source for source in facts.get("sources", []) if source["documents"]],
+        "source_stages": source_stages(facts.get("sources", [])),
         "tokenizer": facts.get("tokenizer"),
         "tokens": _tokens(facts["tokens"]) if facts.get("tokens") else None,
         "training": training,
