@@ -265,7 +265,7 @@ def _sift(corpus: Artifact, rounds: int) -> dict[str, Any]:
     old = run_policies(corpus)
     new = with_limit(old, "en.duplicate_5gram_share=off")
     tasks = [
-        SiftTask(select=corpus, shard=shard, old=new, new=new, shown=dict.fromkeys(new, ()), num_examples=0)
+        SiftTask(select=corpus, shard=shard, old=old, new=new, shown=(), num_examples=0)
         for shard in shards(corpus.upstream("ingest"))
     ]
     documents = corpus.upstream("ingest").counts["documents"]

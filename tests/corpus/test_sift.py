@@ -88,11 +88,12 @@ def test_examples_lie_nearest_to_the_border_on_both_sides_and_nothing_else_objec
 
 def test_a_limit_is_set_in_one_language_or_in_all_taken_away_or_switched_off(selected):
     policies = run_policies(selected)
-    assert with_limit(policies, "en.num_units.drop_below=7")["en"].rules[0].drop_below == 7
-    assert with_limit(policies, "en.num_units.drop_below=7")["zh-Hans"] == policies["zh-Hans"]
-    assert [rule.name for rule in with_limit(policies, "num_units=off")["zh-Hans"].rules] == ["num_chars"]
+    seven = with_limit(policies, "en.num_units.drop_below=7").default
+    assert seven["en"].rules[0].drop_below == 7
+    assert seven["zh-Hans"] == policies.default["zh-Hans"]
+    assert [rule.name for rule in with_limit(policies, "num_units=off").default["zh-Hans"].rules] == ["num_chars"]
     other = parse_policy({**POLICY, "policy": "other", "languages": ["en"]}, "other")
-    assert replaced(policies, other) == {"en": other, "zh-Hans": policies["zh-Hans"]}
+    assert replaced(policies, other).default == {"en": other, "zh-Hans": policies.default["zh-Hans"]}
 
 
 @pytest.mark.parametrize(

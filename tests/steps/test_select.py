@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import yaml
-from annotated_pages import ingested
 
+from annotated_pages import ingested
 from diglot.core.errors import ConfigError, InputError
 from diglot.core.storage import read_json
 from diglot.corpus.decide import decide, rule_numbers
@@ -177,3 +177,24 @@ def test_missing_policies_families_and_clashing_names_are_refused(tmp_path, sign
     ]
     with pytest.raises(ConfigError, match="room for 60"):
         rule_numbers(many)
+
+
+def test_a_source_may_have_a_policy_of_its_own(tmp_path, signals):
+    whole = selected(tmp_path, signals)
+    sources = sorted({shard.source for shard in shards(signals.upstream("ingest"))})
+    other = tmp_path / "select" / "own"
+    other.mkdir(parents=True)
+    (other / "nothing.yaml").write_text(
+        yaml.safe_dump({**LENIENT, "policy": "nothing", "rules": [{**LENIENT["rules"][0], "drop_below": 1e6}]}),
+        encoding="utf-8",
+    )
+    own = selected(tmp_path, signals, "own", by_source={sources[0][:-1] + "*": {"en": "nothing.yaml"}})
+    for shard in shards(signals.upstream("ingest")):
+        before, after = decisions_of(whole, shard).to_pylist(), decisions_of(own, shard).to_pylist()
+        for old, new in zip(before, after, strict=True):
+            if new["lang"] == "en" and shard.source == sources[0]:
+                assert not new["keep"]
+            else:
+                assert (new["keep"], new["value"]) == (old["keep"], pytest.approx(old["value"], nan_ok=True))
+    with pytest.raises(ConfigError, match="names a policy for 'de', which is none of languages"):
+        SelectConfig(from_="x", languages=("en",), by_source={"*": {"de": "matrix-en"}})

@@ -175,7 +175,7 @@ def test_a_dropped_document_names_its_rule_its_measure_and_the_limit(run, tmp_pa
 def test_every_objection_is_listed_the_first_reason_first(run):
     verdict = {"reasons": 0b1011, "first_reason": 3, "value": 0.9, "jaccard": 0.9, "containment": 0.9, "lang": "fr"}
     signals = {"quality": {"matrix-en/num_units": 12.0}, "language": {"lang_score": 0.7}}
-    found = objections(run["held"], verdict, signals)
+    found = objections(run["held"], verdict, signals, "handbook")
     assert [objection.rule for objection in found] == ["near_duplicate", "language", "matrix-en/num_units"]
     assert [objection.value for objection in found] == [0.9, 0.7, 12.0]
 

@@ -8,13 +8,17 @@ name share a bit; which limit was applied follows from the language of the docum
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from diglot.core.errors import ConfigError, InputError
-from diglot.corpus.policy import Policy
+from diglot.core.storage import read_json, write_json
+from diglot.corpus.policy import Policy, parse_policy
 from diglot.corpus.tables import DECISION, Shard, attribute_folder, read_table
 from diglot.ledger.artifact import Artifact
 
@@ -37,6 +41,64 @@ def rule_numbers(policies: Iterable[Policy]) -> dict[str, int]:
             "Give rules on the same signal the same name, or select fewer languages at a time."
         )
     return {name: number for number, name in enumerate(names)}
+
+
+@dataclass(frozen=True)
+class Policies:
+    """Which policy judges which documents.
+
+    default: by language, in the order in which the languages are wanted.
+    by_source: (pattern of source names, policies by language); the first pattern that fits replaces, for the languages
+        it names, the default. Books and verse are not web pages: MAP-Neo too set its limits anew for each source.
+    """
+
+    default: Mapping[str, Policy]
+    by_source: tuple[tuple[str, Mapping[str, Policy]], ...] = ()
+
+    def of(self, source: str) -> dict[str, Policy]:
+        """The policies of one source, by language."""
+        own = next((policies for pattern, policies in self.by_source if fnmatchcase(source, pattern)), {})
+        return {**self.default, **own}
+
+    def all(self) -> list[Policy]:
+        """Every policy, those of the default first."""
+        return [*self.default.values(), *(policy for _, own in self.by_source for policy in own.values())]
+
+    def deciding(self) -> Any:
+        """What decides, without explanations; as JSON."""
+
+        def rules(policies: Mapping[str, Policy]) -> dict[str, Any]:
+            return {language: policy.deciding() for language, policy in policies.items()}
+
+        own = {"by_source": [[pattern, rules(policies)] for pattern, policies in self.by_source]}
+        return {**rules(self.default), **(own if self.by_source else {})}
+
+    def write(self, folder: Path) -> None:
+        """policies.json, and policies_by_source.json where there are some."""
+        write_json(folder / "policies.json", {language: policy.to_dict() for language, policy in self.default.items()})
+        if self.by_source:
+            own = [
+                {"source": pattern, "policies": {language: policy.to_dict() for language, policy in policies.items()}}
+                for pattern, policies in self.by_source
+            ]
+            write_json(folder / "policies_by_source.json", own)
+
+    @classmethod
+    def read(cls, folder: Path) -> Policies:
+        """What `write` wrote."""
+        own = _stored_by_source(folder)
+        return cls(
+            _policies(read_json(folder / "policies.json")),
+            tuple((entry["source"], _policies(entry["policies"])) for entry in own),
+        )
+
+
+def stored_policies(folder: Path, source: str) -> Mapping[str, Any]:
+    """The policies of one source as a select step stored them, by language: the fields of `Policy.to_dict`."""
+    path = folder / "policies.json"
+    default = read_json(path) if path.exists() else {}
+    fitting = (entry["policies"] for entry in _stored_by_source(folder) if fnmatchcase(source, entry["source"]))
+    return {**default, **next(fitting, {})}
 
 
 class Judged(NamedTuple):
@@ -171,3 +233,20 @@ def next_rule(rules: list[str], name: str) -> list[str]:
     if len(rules) >= 64:
         raise InputError(f"no bit of `reasons` is left for '{name}': take rules out of the policies.")
     return [*rules, name]
+
+
+def _stored_by_source(folder: Path) -> list[dict[str, Any]]:
+    path = folder / "policies_by_source.json"
+    return read_json(path) if path.exists() else []
+
+
+def _policies(stored: Mapping[str, Mapping[str, Any]]) -> dict[str, Policy]:
+    """Policies from what `Policy.to_dict` gave."""
+    found = {}
+    for language, content in stored.items():
+        rules = [
+            {key: value for key, value in rule.items() if key != "limits" and value is not None}
+            for rule in content["rules"]
+        ]
+        found[language] = parse_policy({**content, "rules": rules}, where=content["policy"])
+    return found

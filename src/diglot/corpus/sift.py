@@ -15,10 +15,9 @@ import numpy as np
 
 from diglot.core.errors import ConfigError, unknown
 from diglot.core.progress import Progress
-from diglot.core.storage import read_json
-from diglot.corpus.decide import Judged, judge, rule_numbers, signal_columns
+from diglot.corpus.decide import Judged, Policies, judge, rule_numbers, signal_columns
 from diglot.corpus.executor import map_shards
-from diglot.corpus.policy import Policy, Rule, parse_policy
+from diglot.corpus.policy import Policy, Rule
 from diglot.corpus.tables import Shard, documents_of, shards
 from diglot.ledger.artifact import Artifact
 
@@ -26,8 +25,6 @@ LIMITS = ("drop_below", "drop_above")
 SHARDS_PER_WORKER = 32  # a worker takes longer to start than this many shards to judge
 EXCERPT_CHARS = 160
 NO_LANGUAGE = "und"
-
-Policies = Mapping[str, Policy]  # by language, in the order of the select step
 
 
 @dataclass
@@ -104,44 +101,36 @@ class Sifted:
         return "\n".join([*_tables(self), *_shown_examples(self.examples)])
 
 
-def run_policies(select: Artifact) -> dict[str, Policy]:
-    """The policies that a select step judged by, by language."""
-    stored: dict[str, dict[str, Any]] = read_json(select.path / "policies.json")
-    found = {}
-    for language, content in stored.items():
-        rules = [
-            {key: value for key, value in rule.items() if key != "limits" and value is not None}
-            for rule in content["rules"]
-        ]
-        found[language] = parse_policy({**content, "rules": rules}, where=content["policy"])
-    return found
+def run_policies(select: Artifact) -> Policies:
+    """The policies that a select step judged by."""
+    return Policies.read(select.path)
 
 
-def replaced(policies: Policies, new: Policy, languages: Sequence[str] = ()) -> dict[str, Policy]:
-    """`policies` with `new` for the languages that it names, or for `languages`.
+def replaced(policies: Policies, new: Policy, languages: Sequence[str] = ()) -> Policies:
+    """`policies` with `new` as the default for the languages that it names, or for `languages`.
 
     Raises ConfigError when the run wants none of them.
     """
-    wanted = [language for language in (languages or new.languages) if language in policies]
+    wanted = [language for language in (languages or new.languages) if language in policies.default]
     if "*" in new.languages and not languages:
-        wanted = list(policies)
+        wanted = list(policies.default)
     if not wanted:
         raise ConfigError(
-            f"policy {new.policy} is for {', '.join(new.languages)}, but the run selects {', '.join(policies)}. "
-            f"Say for which: --policy {next(iter(policies))}=FILE."
+            f"policy {new.policy} is for {', '.join(languages or new.languages)}, but the run selects "
+            f"{', '.join(policies.default)}. Say for which: --policy {next(iter(policies.default))}=FILE."
         )
-    return {**policies, **dict.fromkeys(wanted, new)}
+    return dataclasses.replace(policies, default={**policies.default, **dict.fromkeys(wanted, new)})
 
 
-def with_limit(policies: Policies, override: str) -> dict[str, Policy]:
+def with_limit(policies: Policies, override: str) -> Policies:
     """`policies` with one limit changed: `curly_share.drop_above=0.1`, `en.num_units.drop_below=30`, `lorem_ipsum=off`.
 
-    Without a language the rule is changed in every policy that has it; `null` takes one limit away, `off` the rule.
-    Raises ConfigError naming the nearest rule.
+    The rule is changed in every policy that has it, also those of single sources, or in those of one language only;
+    `null` takes one limit away, `off` the rule. Raises ConfigError naming the nearest rule.
     """
     path, separator, text = override.partition("=")
     parts = path.strip().split(".")
-    languages = [parts.pop(0)] if parts[0] in policies else list(policies)
+    languages = [parts.pop(0)] if parts[0] in policies.default else list(policies.default)
     limit = parts.pop() if parts[-1] in LIMITS else None
     name, value = ".".join(parts), text.strip()
     if not separator or (limit is None) != (value == "off"):
@@ -149,15 +138,21 @@ def with_limit(policies: Policies, override: str) -> dict[str, Policy]:
             f"--set {override} is no limit. Write RULE.drop_above=NUMBER, RULE.drop_below=NUMBER (null for none) or "
             "RULE=off, with LANGUAGE. before it to change one policy only."
         )
-    known = [rule.name for language in languages for rule in policies[language].rules]
+    known: set[str] = set()
+
+    def changed(by_language: Mapping[str, Policy]) -> dict[str, Policy]:
+        known.update(
+            rule.name for language in languages if language in by_language for rule in by_language[language].rules
+        )
+        return {
+            language: _with_rule(policy, name, limit, value) if language in languages else policy
+            for language, policy in by_language.items()
+        }
+
+    result = Policies(changed(policies.default), tuple((p, changed(own)) for p, own in policies.by_source))
     if name not in known:
         raise unknown("rule", name, known, f"the policies for {', '.join(languages)}")
-    changed = dict(policies)
-    for language in languages:
-        rules = [_limited(rule, limit, value) if rule.name == name else rule for rule in policies[language].rules]
-        kept = tuple(rule for rule in rules if rule is not None)
-        changed[language] = dataclasses.replace(policies[language], rules=kept)
-    return changed
+    return result
 
 
 def sift(
@@ -177,15 +172,16 @@ def sift(
     """
     progress = progress or Progress()
     old = run_policies(select)
-    changed = changed_rules(old, policies)
-    known = {rule.name for policy in policies.values() for rule in policy.rules}
+    files = shards(select.upstream("ingest"))
+    pairs = [(old.of(source), policies.of(source)) for source in sorted({shard.source for shard in files})]
+    changed = tuple(dict.fromkeys(name for before, after in pairs for name in changed_rules(before, after)))
+    known = {rule.name for policy in policies.all() for rule in policy.rules}
     for rule in rules:
         if rule not in known:
             raise unknown("rule", rule, known)
-    shown = {lang: tuple(rules) or changed_rules({lang: old[lang]}, {lang: policies[lang]}) for lang in policies}
     tasks = [
-        SiftTask(select=select, shard=shard, old=old, new=policies, shown=shown, num_examples=num_examples)
-        for shard in shards(select.upstream("ingest"))
+        SiftTask(select=select, shard=shard, old=old, new=policies, shown=tuple(rules), num_examples=num_examples)
+        for shard in files
     ]
     workers = min(workers, 1 + len(tasks) // SHARDS_PER_WORKER)
     parts = map_shards(sift_shard, tasks, workers=workers, progress=progress, label="sift")
@@ -208,7 +204,7 @@ def sift(
     )
 
 
-def changed_rules(old: Policies, new: Policies) -> tuple[str, ...]:
+def changed_rules(old: Mapping[str, Policy], new: Mapping[str, Policy]) -> tuple[str, ...]:
     """Names of the rules that decide otherwise in one of the languages, in policy order."""
     names: dict[str, None] = {}
     for language in new:
@@ -238,7 +234,7 @@ class SiftTask:
     shard: Shard
     old: Policies
     new: Policies
-    shown: Mapping[str, Sequence[str]]  # language -> rules whose border is shown
+    shown: tuple[str, ...]  # rules whose border is shown; empty: those that differ
     num_examples: int
 
 
@@ -259,12 +255,13 @@ def sift_shard(task: SiftTask) -> ShardSifted:
     import time
 
     started = time.process_time()
-    table = signal_columns(task.select, task.shard, [*task.old.values(), *task.new.values()], ids=False)
+    mine, then = task.old.of(task.shard.source), task.new.of(task.shard.source)
+    table = signal_columns(task.select, task.shard, [*mine.values(), *then.values()], ids=False)
     columns = {name: table[name].to_numpy() for name in table.column_names if name not in ("lang", "num_bytes")}
     lang, num_bytes = table["lang"].combine_chunks().dictionary_encode(), table["num_bytes"].to_numpy()
-    old_rules, new_rules = rule_numbers(task.old.values()), rule_numbers(task.new.values())
-    old = judge(columns, lang, task.old, tuple(old_rules))
-    new = judge(columns, lang, task.new, tuple(new_rules))
+    old_rules, new_rules = rule_numbers(mine.values()), rule_numbers(then.values())
+    old = judge(columns, lang, mine, tuple(old_rules))
+    new = judge(columns, lang, then, tuple(new_rules))
     result = ShardSifted(
         old=_funnel(task.shard, lang, num_bytes, old, old_rules),
         new=_funnel(task.shard, lang, num_bytes, new, new_rules),
@@ -275,6 +272,11 @@ def sift_shard(task: SiftTask) -> ShardSifted:
     )
     result.seconds = time.process_time() - started
     return result
+
+
+def _with_rule(policy: Policy, name: str, limit: str | None, value: str) -> Policy:
+    rules = (_limited(rule, limit, value) if rule.name == name else rule for rule in policy.rules)
+    return dataclasses.replace(policy, rules=tuple(rule for rule in rules if rule is not None))
 
 
 def _limited(rule: Rule, limit: str | None, value: str) -> Rule | None:
@@ -325,9 +327,11 @@ def _near_border(
     tags = lang.dictionary.to_pylist()
     codes = lang.indices.fill_null(-1).to_numpy(zero_copy_only=False)
     found = []
-    for language, policy in task.new.items():
+    before = task.old.of(task.shard.source)
+    for language, policy in task.new.of(task.shard.source).items():
+        shown = task.shown or changed_rules({language: before[language]}, {language: policy})
         for rule in policy.rules if language in tags and task.num_examples else ():
-            if rule.name not in task.shown[language]:
+            if rule.name not in shown:
                 continue
             others = judged.reasons & ~np.uint64(1 << rules[rule.name])
             rows = np.flatnonzero((codes == tags.index(language)) & (others == 0))
@@ -367,7 +371,7 @@ def _ordered(funnel: Funnel, policies: Policies) -> Funnel:
         name: dict(sorted(getattr(funnel, name).items(), key=lambda item: (-item[1].documents, item[0])))
         for name in ("languages", "sources")
     }
-    rules = {name: funnel.rules[name] for name in rule_numbers(policies.values())}
+    rules = {name: funnel.rules.get(name, RuleTally()) for name in rule_numbers(policies.all())}
     assert funnel.total.documents == funnel.total.kept + sum(rule.first for rule in rules.values())
     return Funnel(funnel.total, by_size["languages"], by_size["sources"], rules)
 

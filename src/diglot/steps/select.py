@@ -5,6 +5,7 @@ No text is read, so a new limit re-decides a corpus in seconds. Writes
     decisions/<source>/<shard>.parquet   a verdict on every document, with every rule that objects
     decisions/rules.json                 names of the bits of `reasons`, in order
     policies.json                        the policies as they were resolved, by language
+    policies_by_source.json              those of single sources, where the recipe names some
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from diglot.steps.context import StepContext, StepKind, input_step
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from diglot.corpus.decide import Policies
     from diglot.corpus.policy import Policy
     from diglot.corpus.tables import Shard
     from diglot.ledger.artifact import Artifact
@@ -37,6 +39,9 @@ class SelectConfig:
     policies: Mapping[str, str] = field(
         default_factory=lambda: {"en": "matrix-en", "zh-Hans": "matrix-zh", "zh-Hant": "matrix-zh"}
     )
+    by_source: Mapping[str, Mapping[str, str]] = field(
+        default_factory=dict
+    )  # {"*novels*": {en: books}}: first that fits
 
     def __post_init__(self) -> None:
         if not self.languages:
@@ -47,6 +52,13 @@ class SelectConfig:
                     f"no policy for language '{language}'; known: {', '.join(sorted(self.policies))}. "
                     f"Set policies: {{{language}: ...}} or take it out of languages."
                 )
+        for pattern, own in self.by_source.items():
+            for language in own:
+                if language not in self.languages:
+                    raise ConfigError(
+                        f"by_source '{pattern}' names a policy for '{language}', which is none of languages: "
+                        f"{', '.join(self.languages)}. Add it there or take it out here."
+                    )
 
 
 def select(config: SelectConfig, context: StepContext) -> dict[str, Any]:
@@ -59,28 +71,49 @@ def select(config: SelectConfig, context: StepContext) -> dict[str, Any]:
     started = time.monotonic()
     corpus = context.input()
     policies = load_policies(config, context.recipe_dir)
-    rules = rule_numbers(list(policies.values()))
+    rules = rule_numbers(policies.all())
+    files = shards(corpus.upstream("ingest"))
+    _warn_of_idle_patterns(config, {shard.source for shard in files}, context)
     tasks = [
-        ShardTask(corpus=corpus, shard=shard, out=context.out, policies=policies, rules=tuple(rules))
-        for shard in shards(corpus.upstream("ingest"))
+        ShardTask(corpus=corpus, shard=shard, out=context.out, policies=policies.of(shard.source), rules=tuple(rules))
+        for shard in files
     ]
     workers = min(context.workers, 1 + len(tasks) // SHARDS_PER_WORKER)
     found = map_shards(select_shard, tasks, workers=workers, progress=context.progress, label=context.step)
     write_json(context.out / "decisions" / "rules.json", list(rules))
-    write_json(context.out / "policies.json", {language: policy.to_dict() for language, policy in policies.items()})
+    policies.write(context.out)
     return {**_totals(found, list(rules)), "seconds": round(time.monotonic() - started, 3)}
 
 
-def load_policies(config: SelectConfig, recipe_dir: Path) -> dict[str, Policy]:
-    """The policy of each wanted language, in the order of `languages`."""
+def load_policies(config: SelectConfig, recipe_dir: Path) -> Policies:
+    """The policy of each wanted language, in the order of `languages`, and those of single sources."""
+    from diglot.corpus.decide import Policies
     from diglot.corpus.policy import load_policy
 
-    return {language: load_policy(config.policies[language], recipe_dir) for language in config.languages}
+    return Policies(
+        {language: load_policy(config.policies[language], recipe_dir) for language in config.languages},
+        tuple(
+            (pattern, {language: load_policy(name, recipe_dir) for language, name in own.items()})
+            for pattern, own in config.by_source.items()
+        ),
+    )
 
 
 def observe(config: SelectConfig, recipe_dir: Path, store: Path) -> dict[str, Any]:
     """What the policies decide by, for the fingerprint: an edit to a limit is another result, to a comment is not."""
-    return {language: policy.deciding() for language, policy in load_policies(config, recipe_dir).items()}
+    found: dict[str, Any] = load_policies(config, recipe_dir).deciding()
+    return found
+
+
+def _warn_of_idle_patterns(config: SelectConfig, sources: set[str], context: StepContext) -> None:
+    from fnmatch import fnmatchcase
+
+    for pattern in config.by_source:
+        if not any(fnmatchcase(source, pattern) for source in sources):
+            context.progress.say(
+                f"{context.step}: by_source '{pattern}' fits no source, so it changes nothing. Sources: "
+                f"{', '.join(sorted(sources))}."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -60,7 +60,7 @@ def why(artifacts: Artifacts, document_id: str) -> WhyReport:
         beginning=" ".join(text[: 2 * BEGINNING_CHARS].split())[:BEGINNING_CHARS],
         signals=signals,
         keep=keep,
-        objections=objections(place.decider, verdict, signals) if place.decider else (),
+        objections=objections(place.decider, verdict, signals, place.shard.source) if place.decider else (),
         duplicate_of=_duplicate_of(place, verdict),
         dropped_for_this=_dropped_for(place) if keep else (),
         cluster=verdict.get("cluster"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from diglot.core.storage import read_json
+from diglot.corpus.decide import stored_policies
 from diglot.corpus.dedup.verdicts import EXACT_RULE, NEAR_RULE
 from diglot.corpus.tables import rule_names
 from diglot.ledger.artifact import Artifact
@@ -15,21 +15,24 @@ from diglot.trace.place import Signals, finite
 LANGUAGE_RULE = "language"
 
 
-def objections(decider: Artifact, verdict: Mapping[str, Any], signals: Signals) -> tuple[Objection, ...]:
+def objections(decider: Artifact, verdict: Mapping[str, Any], signals: Signals, source: str) -> tuple[Objection, ...]:
     """Every rule whose bit is set, the one that dropped the document first.
 
     Args:
         decider: the artifact of the last step that decided.
         verdict: the document's row of its decisions.
         signals: what was measured, by family.
+        source: of the document; some sources have policies of their own.
     """
     rules, first = rule_names(decider), verdict["first_reason"]
     set_bits = [bit for bit in range(len(rules)) if verdict["reasons"] >> bit & 1]
     set_bits.sort(key=lambda bit: (bit != first, bit))
-    return tuple(_objection(decider, rules[bit], verdict, signals, is_first=bit == first) for bit in set_bits)
+    return tuple(_objection(decider, rules[bit], verdict, signals, source, is_first=bit == first) for bit in set_bits)
 
 
-def _objection(decider: Artifact, rule: str, verdict: Mapping[str, Any], signals: Signals, is_first: bool) -> Objection:
+def _objection(
+    decider: Artifact, rule: str, verdict: Mapping[str, Any], signals: Signals, source: str, is_first: bool
+) -> Objection:
     if rule == EXACT_RULE:
         return Objection(rule=rule, value=finite(verdict["jaccard"]), limit="equal text", why=None)
     if rule == NEAR_RULE:
@@ -40,7 +43,7 @@ def _objection(decider: Artifact, rule: str, verdict: Mapping[str, Any], signals
         wanted = ", ".join(select.config.get("languages", ()))
         limit = f"identified as {verdict['lang'] or 'no language'}, wanted {wanted}"
         return Objection(rule=rule, value=_measured("lang_score", signals), limit=limit, why=None)
-    described = _described(select, rule, verdict["lang"])
+    described = _described(select, rule, verdict["lang"], source)
     value = finite(verdict["value"]) if is_first else None
     return Objection(
         rule=rule,
@@ -50,10 +53,9 @@ def _objection(decider: Artifact, rule: str, verdict: Mapping[str, Any], signals
     )
 
 
-def _described(select: Artifact, rule: str, lang: str | None) -> Mapping[str, Any]:
-    """The rule as the policy of this language has it; empty for the select step's own rules."""
-    path = select.path / "policies.json"
-    policy = read_json(path).get(lang, {}) if path.exists() else {}
+def _described(select: Artifact, rule: str, lang: str | None, source: str) -> Mapping[str, Any]:
+    """The rule as the policy of this language and source has it; empty for the select step's own rules."""
+    policy = stored_policies(select.path, source).get(lang or "", {})
     found: Mapping[str, Any] = next((one for one in policy.get("rules", ()) if one["name"] == rule), {})
     return found
 
