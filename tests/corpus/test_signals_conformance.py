@@ -36,6 +36,19 @@ EXAMPLES = {
     "bullet_line_share": [("• a\n  - b\n-c\n* d", 3 / 4)],
     "read_more_share": [("News\nRead more...\n查看更多 >>\nend", 2 / 4)],
     "stop_line_share": [("Done.\nHead\n“完。”\nNote:", 2 / 4)],
+    "stop_word_share": [("The cat and THE dog", 3 / 5), ("thee there", 0)],
+    "symbol_ratio": [("#one two... three… # four", 3 / 4)],
+    "alphanumeric_share": [("ab 1! 字", 4 / 7)],
+    "alphabetic_share": [("ab 1! 字", 3 / 7)],
+    "max_unit_chars": [("(a) word-word 字字", 9), ("...", 0)],
+    "lines_per_unit": [("a b\n\nc\n", 2 / 3)],
+    "short_line_share": [("a" * 29 + "  \n" + "a" * 30 + "\n\n  b c", 2 / 3)],
+    "mean_line_chars": [("  a b \n\ncc\n", 5 / 2)],
+    "max_line_chars": [("  a  b \n\ncc\n", 4)],
+    "javascript_line_share": [("Turn on JavaScript.\njavascripts\ntext/javascript\nNo (javascript)", 2 / 4)],
+    "policy_line_share": [
+        ("Our Privacy Policy\nTerms of, Use!\nWe use\ncookies\nreuse of cookies\nuses cookies use", 3 / 6)
+    ],
     "unique_unit_share": [("a b a a", 2 / 4)],
     "unit_entropy": [("a b a b", math.log(2)), ("a a", 0)],
     "duplicate_line_share": [("a\nb\na\na", 2 / 4)],
@@ -54,6 +67,8 @@ EXAMPLES = {
     "duplicate_8gram_share": [("a b c d e f g h x a b c d e f g h y", 16 / 18)],
     "duplicate_9gram_share": [("a b c d e f g h i x a b c d e f g h i y", 18 / 20)],
     "duplicate_10gram_share": [("a b c d e f g h i j x a b c d e f g h i j y", 20 / 22)],
+    "duplicate_sentence_share": [("Go on! Stop. Go on. 走吧。走吧！", 2 / 5), ("Go. go.", 0), ("v1.2 v1.2", 0)],
+    "duplicate_sentence_char_share": [("Go on! Stop. Go on. 走吧。走吧！", 6 / 16)],
     "lang_score": [("12345", 0)],
 }
 

@@ -14,8 +14,8 @@ from diglot.kernels.quality import COLUMNS as QUALITY_COLUMNS
 from diglot.kernels.quality import quality
 from diglot.kernels.repetition import COLUMNS as REPETITION_COLUMNS
 from diglot.kernels.repetition import repetition
-from diglot.kernels.units import scan_lines, scan_units
-from diglot.text.lines import lines
+from diglot.kernels.units import MARKS, scan_lines, scan_text, scan_units
+from diglot.text.lines import lines, sentence_units
 from diglot.text.units import unit_hash, units
 
 KERNELS = {"quality": (quality, QUALITY_COLUMNS), "repetition": (repetition, REPETITION_COLUMNS)}
@@ -65,6 +65,23 @@ def test_scanned_units_and_lines_equal_the_definitions(text):
         expected = define(text)
         assert hashes[:number].tolist() == [unit_hash(piece) for piece in expected]
         assert lengths[:number].tolist() == [len(piece) for piece in expected]
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=texts)
+def test_one_scan_finds_the_units_the_lines_and_where_sentences_start(text):
+    utf8 = np.frombuffer(text.encode() or b"\0", np.uint8)
+    size = len(utf8)
+    hashes, lengths, starts = np.zeros(size, np.uint64), np.zeros(size, np.int32), np.zeros(size, np.uint8)
+    line_hashes, line_lengths = np.zeros(size, np.uint64), np.zeros(size, np.int32)
+    num_units, num_lines = scan_text(
+        utf8, 0, len(text.encode()), classes(), MARKS, hashes, lengths, starts, line_hashes, line_lengths
+    )
+    assert hashes[:num_units].tolist() == [unit_hash(unit) for unit in units(text)]
+    assert lengths[:num_units].tolist() == [len(unit) for unit in units(text)]
+    assert starts[:num_units].tolist() == [int(i == 0) for one in sentence_units(text) for i in range(len(one))]
+    assert line_hashes[:num_lines].tolist() == [unit_hash(line) for line in lines(text)]
+    assert line_lengths[:num_lines].tolist() == [len(line) for line in lines(text)]
 
 
 @pytest.mark.parametrize("family", KERNELS)

@@ -12,8 +12,23 @@ from typing import Any
 import numpy as np
 
 from diglot.kernels.jit import kernel
-from diglot.kernels.units import decode
-from diglot.text.lines import BULLETS, CLOSERS, READ_MORE, STOPS, WIDE_STOPS
+from diglot.kernels.units import (
+    IS_BULLET,
+    IS_BULLET_BEFORE_SPACE,
+    IS_CLOSER,
+    IS_DOT,
+    IS_JOINER,
+    IS_STOP,
+    IS_WIDE_STOP,
+    MARKS,
+    decode,
+)
+from diglot.text.lines import (
+    JAVASCRIPT,
+    POLICY_PHRASES,
+    READ_MORE,
+    SHORT_LINE_CHARS,
+)
 from diglot.text.stop_words import STOP_WORDS_EN
 from diglot.text.units import CJK, DIGIT, FIRST_CORE, LAST_BORDER, LETTER, MARK, PUNCTUATION, SPACE, UPPER, WIDE
 
@@ -40,33 +55,26 @@ COLUMNS = (
     "bullet_line_share",
     "read_more_share",
     "stop_line_share",
+    "stop_word_share",
+    "symbol_ratio",
+    "alphanumeric_share",
+    "alphabetic_share",
+    "max_unit_chars",
+    "lines_per_unit",
+    "short_line_share",
+    "mean_line_chars",
+    "max_line_chars",
+    "javascript_line_share",
+    "policy_line_share",
 )
 
-# Marks as bits of a table over the basic plane's first 0x10000 code points: what a mark can be besides punctuation.
-IS_STOP, IS_WIDE_STOP, IS_CLOSER, IS_BULLET, IS_DOT, IS_JOINER, IS_BULLET_BEFORE_SPACE = (1 << i for i in range(7))
-
-
-def _marks() -> np.ndarray:
-    table = np.zeros(0x10000, np.uint8)
-    for characters, bit in (
-        (STOPS, IS_STOP),
-        (WIDE_STOPS, IS_WIDE_STOP),
-        (CLOSERS, IS_CLOSER),
-        (BULLETS, IS_BULLET),
-        (".。…", IS_DOT),
-        ("'’-‐‑", IS_JOINER),
-        ("-*+", IS_BULLET_BEFORE_SPACE),
-    ):
-        for character in characters:
-            table[ord(character)] |= bit
-    return table
-
-
-MARKS = _marks()
 PHRASES = np.frombuffer(b"".join(READ_MORE), np.uint8)
 PHRASE_ENDS = np.cumsum([0, *map(len, READ_MORE)])
 LOREM_IPSUM = np.frombuffer(b"lorem ipsum", np.uint8)
-STOP_WORD_SLOTS, STOP_WORD_MULTIPLIER = 32, 25
+JAVASCRIPT_BYTES = np.frombuffer(JAVASCRIPT.encode(), np.uint8)
+# Words that are looked up at the end of every unit: the eight stop words, and those that phrases are made of.
+WATCHED = (*STOP_WORDS_EN, *sorted({word for phrase in POLICY_PHRASES for word in phrase} - set(STOP_WORDS_EN)))
+WATCHED_SLOTS, WATCHED_MULTIPLIER = 64, 43
 
 ELLIPSIS, DOT, IDEOGRAPHIC_STOP, HASH, LOWER_M = ord("…"), ord("."), ord("。"), ord("#"), ord("m")
 OPEN_CURLY, CLOSE_CURLY, OPEN_LENTICULAR, CLOSE_LENTICULAR = ord("{"), ord("}"), ord("【"), ord("】")
@@ -80,34 +88,58 @@ def quality(offsets: Any, utf8: Any, classes: Any) -> Any:
         utf8: uint8, valid UTF-8.
         classes: uint8 [0x110000], `diglot.kernels.jit.classes()`.
     """
-    return _quality(offsets, utf8, classes, MARKS, PHRASES, PHRASE_ENDS, LOREM_IPSUM, _stop_words(), len(COLUMNS))
+    return _quality(offsets, utf8, classes, MARKS, PHRASES, PHRASE_ENDS, LOREM_IPSUM, *_watched(), len(COLUMNS))
 
 
 @kernel
 def _slot(letters):
-    """A slot of the table of stop words; the multiplier is one that gives each of the eight its own."""
-    return (letters * STOP_WORD_MULTIPLIER >> 16) & (STOP_WORD_SLOTS - 1)
+    """A slot of the table of watched words; the multiplier is one that gives each of them its own."""
+    return (letters * WATCHED_MULTIPLIER >> 16) & (WATCHED_SLOTS - 1)
 
 
 @functools.cache
-def _stop_words():
-    table = np.zeros(STOP_WORD_SLOTS, np.int64)  # 0: no word
-    for word in STOP_WORDS_EN:
-        letters = int.from_bytes(word.encode(), "big")
-        assert table[_slot.py_func(letters)] == 0, "two stop words share a slot: search another STOP_WORD_MULTIPLIER"
-        table[_slot.py_func(letters)] = letters
-    return table
+def _watched():
+    """Letters of the watched word in each slot (the last eight, one a byte; 0: none), the bits of the slots that hold a
+    stop word, and the policy phrases: the slots of a phrase's words plus one, one a byte, the last word lowest."""
+    table = np.zeros(WATCHED_SLOTS, np.int64)
+    slots: dict[str, int] = {}
+    for word in (*WATCHED, JAVASCRIPT):
+        letters = int.from_bytes(word.encode()[-8:], "big")
+        slots[word] = _slot.py_func(letters)
+        assert table[slots[word]] == 0, "two watched words share a slot: search another WATCHED_MULTIPLIER"
+        table[slots[word]] = letters
+    stop_slots = np.zeros(WATCHED_SLOTS, np.uint8)
+    stop_slots[[slots[word] for word in STOP_WORDS_EN]] = 1
+    phrases = [int.from_bytes(bytes(slots[word] + 1 for word in phrase), "big") for phrase in POLICY_PHRASES]
+    return table, stop_slots, slots[JAVASCRIPT], np.array(phrases, np.int64)
 
 
 @kernel
-def _quality(offsets, utf8, classes, marks, phrases, phrase_ends, lorem_ipsum, stop_words, num_columns):
+def _quality(
+    offsets,
+    utf8,
+    classes,
+    marks,
+    phrases,
+    phrase_ends,
+    lorem_ipsum,
+    watched,
+    stop_slots,
+    javascript,
+    policy,
+    num_columns,
+):
     out = np.zeros((len(offsets) - 1, num_columns), np.float32)
     for document in range(len(offsets) - 1):
         start, stop = offsets[document], offsets[document + 1]
         position = start
         num_chars = num_punctuation = num_digits = num_letters = num_curly = num_lorem = 0
         num_units = num_unit_chars = num_cjk = num_symbol_runs = num_numbers = num_mixed = num_caps = 0
-        stop_word_bits = 0
+        watched_bits, num_stop_words = 0, 0
+        recent = 0  # slots plus one of the last units, one a byte; 0 where a unit is no watched word
+        has_javascript, has_policy, num_javascript_lines, num_policy_lines = False, False, 0, 0
+        num_spaces, longest_unit = 0, 0
+        num_short_lines, num_line_chars, longest_line = 0, 0, 0
         num_hash_runs = num_ellipses = 0
         num_bracketed, bracket_start = 0, -1
         num_sentences, has_unit, pending, strong = 0, False, False, False
@@ -118,6 +150,7 @@ def _quality(offsets, utf8, classes, marks, phrases, phrase_ends, lorem_ipsum, s
         letters = core_letters = 0  # the last eight characters, lower case, one a byte; 0xFF for all but ASCII
         # of the current line
         line_chars, line_start, word_end, tail, last, last_dots = 0, position, position, 0, 0, 0
+        line_spaces, line_length, chars_then = 0, 0, 0  # white space in it; its length up to the last other character
         before, dots = 0, 0  # the character before, and how many equal dots end there
         at_end = False
         while not at_end:
@@ -143,8 +176,18 @@ def _quality(offsets, utf8, classes, marks, phrases, phrase_ends, lorem_ipsum, s
                     num_numbers += not has_letter
                     num_mixed += core_odd > 0
                     num_caps += (core > 1) & (upper == core)  # `&`: a branch here would be mispredicted
+                    longest_unit = max(longest_unit, core)
                     slot = _slot(core_letters)
-                    stop_word_bits |= np.int64(stop_words[slot] == core_letters) << slot
+                    is_watched = watched[slot] == core_letters
+                    watched_bits |= np.int64(is_watched) << slot
+                    num_stop_words += is_watched & stop_slots[slot]
+                    recent = recent << 8 | (slot + 1 if is_watched else 0)
+                    if is_watched and not stop_slots[slot]:
+                        if slot == javascript:
+                            begin = word_end - len(JAVASCRIPT_BYTES)
+                            has_javascript |= core == len(JAVASCRIPT_BYTES) and _same(utf8, begin, JAVASCRIPT_BYTES)
+                        else:
+                            has_policy |= _ends_with_policy(recent, policy)
                     run = core = odd = core_odd = upper = letters = 0
                     has_letter = False
                 elif in_run and left_is_space and kind == SPACE:
@@ -153,13 +196,25 @@ def _quality(offsets, utf8, classes, marks, phrases, phrase_ends, lorem_ipsum, s
                 left_is_space = kind == SPACE
 
             if kind == SPACE:
+                num_spaces += 1
+                if line_chars != chars_then:
+                    chars_then, line_length = line_chars, line_chars + line_spaces
+                line_spaces += line_chars > 0
                 if code == 10:
+                    recent = 0
                     if line_chars:
+                        num_short_lines += line_length < SHORT_LINE_CHARS
+                        num_line_chars += line_length
+                        longest_line = max(longest_line, line_length)
+                        num_javascript_lines += has_javascript
+                        num_policy_lines += has_policy
+                        has_javascript = has_policy = False
                         num_lines += 1
                         num_ellipsis_lines += last == ELLIPSIS or last_dots >= 3
                         num_stop_lines += tail < 0x10000 and (marks[tail] & IS_STOP) != 0
                         num_more_lines += _ends_with_phrase(utf8, line_start, word_end, phrases, phrase_ends)
                     line_chars, line_start, word_end, tail, last, last_dots = 0, position, position, 0, 0, 0
+                    line_spaces, line_length, chars_then = 0, 0, 0
                 elif code == 32 and before | 0x20 == LOWER_M and position - 6 >= start and position + 5 <= stop:
                     num_lorem += _same(utf8, position - 6, lorem_ipsum)
                 before = code
@@ -213,6 +268,8 @@ def _quality(offsets, utf8, classes, marks, phrases, phrase_ends, lorem_ipsum, s
                 num_units += 1
                 num_unit_chars += 1
                 num_cjk += 1
+                recent = 0
+                longest_unit = max(longest_unit, 1)
                 word_end, has_unit = position, True
             else:
                 if kind != WIDE:
@@ -250,9 +307,10 @@ def _quality(offsets, utf8, classes, marks, phrases, phrase_ends, lorem_ipsum, s
 
         lines, units = max(num_lines, 1), max(num_units, 1)
         chars, pieces = max(num_chars, 1), max(num_units + num_symbol_runs, 1)
-        num_stop_words = 0
-        for i in range(STOP_WORD_SLOTS):
-            num_stop_words += stop_word_bits >> i & 1
+        num_distinct_stop_words = 0
+        for i in range(WATCHED_SLOTS):
+            num_distinct_stop_words += (watched_bits >> i & 1) & stop_slots[i]
+        all_chars = max(num_chars + num_spaces - 1, 1)  # less the line feed that closed the text
         row = out[document]
         row[0] = num_chars
         row[1] = num_units
@@ -263,7 +321,7 @@ def _quality(offsets, utf8, classes, marks, phrases, phrase_ends, lorem_ipsum, s
         row[6] = num_mixed / units
         row[7] = num_numbers / units
         row[8] = num_caps / units
-        row[9] = num_stop_words
+        row[9] = num_distinct_stop_words
         row[10] = num_cjk / units
         row[11] = num_hash_runs / units
         row[12] = num_ellipses / units
@@ -276,6 +334,17 @@ def _quality(offsets, utf8, classes, marks, phrases, phrase_ends, lorem_ipsum, s
         row[19] = num_bullet_lines / lines
         row[20] = num_more_lines / lines
         row[21] = num_stop_lines / lines
+        row[22] = num_stop_words / units
+        row[23] = (num_hash_runs + num_ellipses) / units
+        row[24] = (num_digits + num_letters + num_cjk) / all_chars
+        row[25] = (num_letters + num_cjk) / all_chars
+        row[26] = longest_unit
+        row[27] = num_lines / units
+        row[28] = num_short_lines / lines
+        row[29] = num_line_chars / lines
+        row[30] = longest_line
+        row[31] = num_javascript_lines / lines
+        row[32] = num_policy_lines / lines
     return out
 
 
@@ -300,4 +369,16 @@ def _ends_with_phrase(utf8, start, stop, phrases, phrase_ends):
             byte = utf8[begin - 1] if begin > start else 0
             if not (48 <= byte <= 57 or 65 <= byte <= 90 or 97 <= byte <= 122):
                 return True
+    return False
+
+
+@kernel
+def _ends_with_policy(recent, policy):
+    """Whether the last units are one of the phrases, both given as slots, one a byte."""
+    for phrase in policy:
+        width = np.int64(0xFF)
+        while width < phrase:
+            width = width << 8 | 0xFF
+        if recent & width == phrase:
+            return True
     return False

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from diglot.kernels.jit import kernel
-from diglot.kernels.units import scan_lines, scan_units
+from diglot.kernels.units import FNV_OFFSET, MARKS, mix, scan_text
 
 COLUMNS = (
     "unique_unit_share",
@@ -28,6 +28,8 @@ COLUMNS = (
     "duplicate_8gram_share",
     "duplicate_9gram_share",
     "duplicate_10gram_share",
+    "duplicate_sentence_share",
+    "duplicate_sentence_char_share",
 )
 FIRST_TOP, LAST_TOP, LAST_DUPLICATE = 2, 4, 10
 NGRAM_PRIME = np.uint64(0x9E3779B97F4A7C15)
@@ -35,11 +37,11 @@ NGRAM_PRIME = np.uint64(0x9E3779B97F4A7C15)
 
 def repetition(offsets: Any, utf8: Any, classes: Any) -> Any:
     """The repetition signals of N documents: float32 [N, len(COLUMNS)]. Arguments as in `diglot.kernels.quality`."""
-    return _repetition(offsets, utf8, classes, len(COLUMNS))
+    return _repetition(offsets, utf8, classes, MARKS, len(COLUMNS))
 
 
 @kernel
-def _repetition(offsets, utf8, classes, num_columns):
+def _repetition(offsets, utf8, classes, marks, num_columns):
     num_documents = len(offsets) - 1
     out = np.zeros((num_documents, num_columns), np.float32)
     longest = 0
@@ -51,29 +53,40 @@ def _repetition(offsets, utf8, classes, num_columns):
         capacity *= 2
     hashes, grams = np.empty(longest, np.uint64), np.empty(longest, np.uint64)
     lengths, slots, places = np.empty(longest, np.int32), np.empty(longest, np.int32), np.empty(longest, np.int32)
+    starts = np.empty(longest, np.uint8)
     table, counts = np.empty(capacity, np.uint64), np.zeros(capacity, np.int32)
     for document in range(num_documents):
         start, stop = offsets[document], offsets[document + 1]
         row = out[document]
 
-        num_lines = scan_lines(utf8, start, stop, classes, hashes, lengths)
+        # `grams` and `places` are free until the n-grams: they hold lines, then sentences.
+        num_units, num_lines = scan_text(utf8, start, stop, classes, marks, hashes, lengths, starts, grams, places)
         if num_lines:
             mask = _clear(counts, num_lines)
             num_chars = repeated = repeated_chars = 0
             for i in range(num_lines):
-                num_chars += lengths[i]
-                if counts[_count(table, counts, mask, hashes[i])] > 1:
+                num_chars += places[i]
+                if counts[_count(table, counts, mask, grams[i])] > 1:
                     repeated += 1
-                    repeated_chars += lengths[i]
+                    repeated_chars += places[i]
             row[2], row[3] = repeated / num_lines, repeated_chars / num_chars
 
-        num_units = scan_units(utf8, start, stop, classes, hashes, lengths)
         if num_units == 0:
             continue
         num_chars = 0
-        mask = _clear(counts, num_units)
         for i in range(num_units):
             num_chars += lengths[i]
+        num_sentences = _sentences(hashes, lengths, starts, num_units, grams, places)
+        mask = _clear(counts, num_sentences)
+        repeated = repeated_chars = 0
+        for i in range(num_sentences):
+            if counts[_count(table, counts, mask, grams[i])] > 1:
+                repeated += 1
+                repeated_chars += places[i]
+        row[13], row[14] = repeated / num_sentences, repeated_chars / num_chars
+
+        mask = _clear(counts, num_units)
+        for i in range(num_units):
             slots[i] = _count(table, counts, mask, hashes[i])
         # -sum c/n log(c/n) = log n - sum c log c / n, where most counts are 1 and need no logarithm
         distinct, weighted_logs = 0, 0.0
@@ -104,6 +117,22 @@ def _repetition(offsets, utf8, classes, num_columns):
             else:
                 row[2 + n] = _covered(places, num_places, n, lengths) / num_chars
     return out
+
+
+@kernel
+def _sentences(hashes, lengths, starts, num_units, sentence_hashes, sentence_chars):
+    """Hash of the units and number of their characters for each sentence; the number of sentences."""
+    num_sentences = 0
+    state, chars = FNV_OFFSET, 0
+    for i in range(num_units):
+        if starts[i] and i:
+            sentence_hashes[num_sentences], sentence_chars[num_sentences] = mix(state), chars
+            num_sentences += 1
+            state, chars = FNV_OFFSET, 0
+        state = state * NGRAM_PRIME + hashes[i]
+        chars += lengths[i]
+    sentence_hashes[num_sentences], sentence_chars[num_sentences] = mix(state), chars
+    return num_sentences + 1
 
 
 @kernel

@@ -211,4 +211,4 @@ def _languages(texts: pa.ChunkedArray, tables: dict[str, pa.Table]) -> dict[str,
     }
 
 
-STEP = StepKind(kind="annotate", version=1, config=AnnotateConfig, run=annotate)
+STEP = StepKind(kind="annotate", version=2, config=AnnotateConfig, run=annotate)

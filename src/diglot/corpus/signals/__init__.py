@@ -38,6 +38,17 @@ QUALITY = {
     "bullet_line_share": f"{_HERE}.lines:bullet_line_share",
     "read_more_share": f"{_HERE}.lines:read_more_share",
     "stop_line_share": f"{_HERE}.lines:stop_line_share",
+    "stop_word_share": f"{_HERE}.words:stop_word_share",
+    "symbol_ratio": f"{_HERE}.symbols:symbol_ratio",
+    "alphanumeric_share": f"{_HERE}.symbols:alphanumeric_share",
+    "alphabetic_share": f"{_HERE}.symbols:alphabetic_share",
+    "max_unit_chars": f"{_HERE}.words:max_unit_chars",
+    "lines_per_unit": f"{_HERE}.size:lines_per_unit",
+    "short_line_share": f"{_HERE}.lines:short_line_share",
+    "mean_line_chars": f"{_HERE}.lines:mean_line_chars",
+    "max_line_chars": f"{_HERE}.lines:max_line_chars",
+    "javascript_line_share": f"{_HERE}.lines:javascript_line_share",
+    "policy_line_share": f"{_HERE}.lines:policy_line_share",
 }
 
 REPETITION = {
@@ -54,6 +65,8 @@ REPETITION = {
     "duplicate_8gram_share": f"{_HERE}.repetition:duplicate_8gram_share",
     "duplicate_9gram_share": f"{_HERE}.repetition:duplicate_9gram_share",
     "duplicate_10gram_share": f"{_HERE}.repetition:duplicate_10gram_share",
+    "duplicate_sentence_share": f"{_HERE}.repetition:duplicate_sentence_share",
+    "duplicate_sentence_char_share": f"{_HERE}.repetition:duplicate_sentence_char_share",
 }
 
 LANGUAGE = {"lang_score": f"{_HERE}.language:lang_score"}

@@ -37,3 +37,12 @@ def num_sentences(text: str) -> float:
     Source: MAP-Neo, S1 and Z1 (at most one: reject), K3 (7,500 or more: reject).
     """
     return float(text_lines.num_sentences(text))
+
+
+def lines_per_unit(text: str) -> float:
+    """Lines that are not blank for each unit (or for one, without units).
+
+    Catches: lists of single words, broken extractions with a line for every word. Wrongly catches: verse, vocabularies.
+    Source: FineWeb's released filter (datatrove), 0.3 line feeds for each word; blank lines do not count here.
+    """
+    return len(text_lines.lines(text)) / max(len(units(text)), 1)

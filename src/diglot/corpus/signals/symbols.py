@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from diglot.text.units import CJK, DIGIT, FIRST_CORE, PUNCTUATION, SPACE, WIDE, class_of, units
+from diglot.text.units import CJK, DIGIT, FIRST_CORE, LETTER, PUNCTUATION, SPACE, UPPER, WIDE, class_of, units
 
 _ELLIPSIS = re.compile(r"…+|\.{3,}|。{3,}")
 _HASHES = re.compile(r"#+(?=[^\s#])")
@@ -27,6 +27,33 @@ def ellipsis_ratio(text: str) -> float:
     Source: Gopher, symbol-to-word ratio 0.1. The released MAP-Neo code has 0.5.
     """
     return len(_ELLIPSIS.findall(text)) / max(len(units(text)), 1)
+
+
+def symbol_ratio(text: str) -> float:
+    """Runs of `#` and ellipses for each unit: the sum of `hash_ratio` and `ellipsis_ratio`.
+
+    Catches and wrongly catches: as these two.
+    Source: Gopher, symbol-to-word ratio 0.1; RedPajama-V2 publishes the sum; MAP-Neo, rule G7 (0.5).
+    """
+    return hash_ratio(text) + ellipsis_ratio(text)
+
+
+def alphanumeric_share(text: str) -> float:
+    """Share of all characters, white space too, that are letters, digits or CJK characters; 0 for an empty text.
+
+    Catches: ASCII art, tables of marks, binary data read as text. Wrongly catches: dense formulas.
+    Source: Codex (Chen et al. 2021) and StarCoder (arXiv 2305.06161), at least 0.25.
+    """
+    return sum((kind := class_of(character)) >= FIRST_CORE or kind == CJK for character in text) / max(len(text), 1)
+
+
+def alphabetic_share(text: str) -> float:
+    """Share of all characters, white space too, that are letters or CJK characters; 0 for an empty text.
+
+    Catches: tables of numbers, hex dumps, embedded data. Wrongly catches: numeric test data that belongs to a program.
+    Source: StarCoder (arXiv 2305.06161), at least 0.25.
+    """
+    return sum((kind := class_of(c)) in (LETTER, UPPER) or kind == CJK for c in text) / max(len(text), 1)
 
 
 def curly_share(text: str) -> float:

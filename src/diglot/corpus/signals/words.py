@@ -80,8 +80,31 @@ def stop_words_en(text: str) -> float:
     return float(len({unit.lower() for unit in units(text) if unit.isascii()} & set(STOP_WORDS_EN)))
 
 
+def stop_word_share(text: str) -> float:
+    """Share of units that are one of Gopher's eight English function words; ASCII case is ignored.
+
+    Catches, at low values: keyword spam, lists, other languages. Wrongly catches: tables, headlines.
+    Source: RedPajama-V2; MAP-Neo, rule G5 (0.06 over a longer list; switched off in the released code).
+    """
+    found = units(text)
+    return sum(unit.isascii() and unit.lower() in STOP_WORDS_EN for unit in found) / max(len(found), 1)
+
+
+def max_unit_chars(text: str) -> float:
+    """Characters of the longest unit; 0 without units.
+
+    Catches: encoded data, text without spaces. Wrongly catches: pages that show one long address.
+    Source: C4's released filter, which deletes lines with a word of more than 1,000 characters.
+    """
+    return float(max(map(len, units(text)), default=0))
+
+
 def cjk_share(text: str) -> float:
-    """Share of units that are CJK characters. No rule of ours uses it; reports do."""
+    """Share of units that are CJK characters.
+
+    Catches: pages in two languages, half-translated ones. Wrongly catches: textbooks of Chinese or Japanese.
+    Source: ours.
+    """
     kinds = [segment.kind for segment in segments(text) if segment.kind != SYMBOLS]
     assert all(kind in (WORD, NUMBER, IDEOGRAPH) for kind in kinds)
     return sum(kind == IDEOGRAPH for kind in kinds) / max(len(kinds), 1)
