@@ -44,7 +44,7 @@ def ingested(store: Path, texts: dict[str, list[str]] | None = None, rows_per_sh
 
 def measure_or_die(*arguments, measure=annotate._measure):
     """`annotate._measure`, for a corpus in which one text brings the process down, as a fault in native code would."""
-    texts, set_aside = arguments[1], arguments[2]
+    texts, set_aside = arguments[1]["text"], arguments[2]
     if any(text == DEADLY and row not in set_aside for row, text in enumerate(texts.to_pylist())):
         os._exit(11)
     return measure(*arguments)

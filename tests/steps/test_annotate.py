@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import annotated_pages
@@ -10,7 +11,9 @@ import pyarrow as pa
 import pytest
 from annotated_pages import DEADLY, TEXTS, ingested
 
-from diglot.core.errors import ConfigError
+from diglot.core.errors import ConfigError, InputError
+from diglot.corpus.decide import signal_columns
+from diglot.corpus.policy import Policy, Rule
 from diglot.corpus.signals import FAMILIES
 from diglot.corpus.tables import attributes_of, documents_of, shards
 from diglot.steps import annotate
@@ -100,7 +103,7 @@ def test_a_document_that_kills_its_worker_is_set_aside_and_named(tmp_path, monke
 def test_documents_set_aside_are_counted_over_all_chunks_of_a_shard(tmp_path):
     texts = pa.chunked_array([["one two", "one", None], [DEADLY, "one two three"]], pa.large_string())
     task = ShardTask(documents=tmp_path, file="s/0.parquet", out=tmp_path, config=CONFIG)
-    quality = annotate._measure(task, texts, (3,))["quality"]
+    quality = annotate._measure(task, pa.table({"text": texts}), (3,))["quality"]
     np.testing.assert_equal(quality["num_units"].to_pylist(), [2, 1, 0, math.nan, 3])
     assert quality["num_bytes"].to_pylist() == [7, 3, 0, 0, 13]
 
@@ -110,3 +113,32 @@ def test_unknown_and_repeated_families_are_refused():
         AnnotateConfig(from_="pages", families=("qualty",))
     with pytest.raises(ConfigError, match="named once"):
         AnnotateConfig(from_="pages", families=("quality", "quality"))
+
+
+def test_lists_and_metadata_that_a_recipe_brings_become_tables_of_their_own(tmp_path):
+    pages = ingested(tmp_path, {"web": ["a shell and a shell", "nothing here"]})
+    (tmp_path / "strict.txt").write_text("shell\n", encoding="utf-8")
+    done = run_step(
+        STEP,
+        tmp_path / "annotate" / "a",
+        inputs={"from": pages},
+        families=("quality", "language"),
+        word_lists={"strict": str(tmp_path / "strict.txt")},
+        meta_fields=("perplexity",),
+    )
+    (shard,) = shards(pages)
+    assert attributes_of(done, "words", shard)["words.strict"].to_pylist() == [2, 0]
+    assert np.isnan(attributes_of(done, "meta", shard)["meta.perplexity"].to_numpy()).all()
+    assert done.counts["lists"] == {"words.strict": {"entries": 1, "unusable": []}}
+    policy = Policy(
+        policy="p",
+        languages=("en",),
+        about="a",
+        source="s",
+        rules=(Rule(signal="words.strict", drop_above=1, why="w", source="s"),),
+    )
+    columns = signal_columns(done, shard, [policy])
+    assert columns["words.strict"].to_pylist() == [2, 0]
+    other = dataclasses.replace(policy, rules=(dataclasses.replace(policy.rules[0], signal="words.other"),))
+    with pytest.raises(InputError, match=r"policies read 'words\.other'"):
+        signal_columns(done, shard, [other])

@@ -1,7 +1,8 @@
 """Verdicts from attributes: what policies say of the documents of a shard, without reading a text.
 
 Before any policy three rules are asked: `unmeasured` (the document killed the worker that measured it), `empty` (no
-text unit), `language` (identified as a language that is not wanted, or as none). Rules of two policies with the same
+text unit), `language` (identified as a language that is not wanted, or as none). A policy under the language `*` judges
+whatever has no policy of its own, also what was identified as no language. Rules of two policies with the same
 name share a bit; which limit was applied follows from the language of the document.
 """
 
@@ -19,11 +20,12 @@ import pyarrow as pa
 from diglot.core.errors import ConfigError, InputError
 from diglot.core.storage import read_json, write_json
 from diglot.corpus.policy import Policy, parse_policy
-from diglot.corpus.tables import DECISION, Shard, attribute_folder, read_table
+from diglot.corpus.tables import DECISION, Shard, attribute_folder, column_names, read_table
 from diglot.ledger.artifact import Artifact
 
 UNMEASURED, EMPTY, LANGUAGE = "unmeasured", "empty", "language"
 OWN_RULES = (UNMEASURED, EMPTY, LANGUAGE)
+ANY = "*"  # as a language in policies: any that has no policy of its own
 MAX_RULES = 60  # bits of a uint64, less some for the steps that follow
 
 
@@ -135,12 +137,16 @@ def judge(columns: Mapping[str, Any], lang: Any, policies: Mapping[str, Policy],
     unmeasured = np.isnan(columns["num_units"])
     object_to(np.flatnonzero(unmeasured), UNMEASURED, columns["num_units"])
     object_to(np.flatnonzero(columns["num_units"] == 0), EMPTY, columns["num_units"])
-    wanted = [number for number, tag in enumerate(tags) if tag in policies]
-    object_to(np.flatnonzero(~np.isin(codes, wanted) & ~unmeasured), LANGUAGE, columns["lang_score"])
+    known = [number for number, tag in enumerate(tags) if tag in policies]
+    named = np.isin(codes, known)
+    object_to(np.flatnonzero(~named & ~unmeasured & (ANY not in policies)), LANGUAGE, columns["lang_score"])
     for language, policy in policies.items():
-        if language not in tags:
+        if language == ANY:
+            mine = np.flatnonzero(~named)
+        elif language in tags:
+            mine = np.flatnonzero(codes == tags.index(language))
+        else:
             continue
-        mine = np.flatnonzero(codes == tags.index(language))
         objections = policy.objections({signal: columns[signal][mine] for signal in policy.signals()})
         for rule, against in zip(policy.rules, objections, strict=True):
             object_to(mine[against], rule.name, columns[rule.signal])
@@ -189,6 +195,12 @@ def signal_columns(artifact: Artifact, shard: Shard, policies: Iterable[Policy],
     joined = None
     for family, columns in wanted.items():
         path = attribute_folder(artifact, family) / shard.file
+        absent = set(columns) - set(column_names(path))
+        if absent:
+            raise InputError(
+                f"the policies read '{min(absent)}', which is not among what the annotate step measured. Give it the "
+                f"word list, address list or metadata field of that name, or, where it is an older run, run it again."
+            )
         table = read_table(path, ["id", *columns] if ids else columns)
         if joined is None:
             joined = table

@@ -5,7 +5,7 @@
     about: what it is for
     source: the paper or code it follows
     rules:
-      - signal: num_units                # a name of diglot.corpus.signals.SIGNALS
+      - signal: num_units                # a name of diglot.corpus.signals.SIGNALS or RPS_NAMES
         drop_below: 50                   # and/or drop_above; a value equal to a limit is kept
         when: {num_chars: [500, 5000]}   # optional: judges only documents with signals in these ranges; null is open
         why: what the rule is there to catch
@@ -28,7 +28,7 @@ from typing import Any
 import yaml
 
 from diglot.core.errors import ConfigError, InputError, unknown
-from diglot.corpus.signals import SIGNALS, family
+from diglot.corpus.signals import RPS_NAMES, SIGNALS, family
 
 POLICIES = Path(__file__).parent / "policies"
 Range = tuple[float | None, float | None]
@@ -49,6 +49,8 @@ class Rule:
     name: str = ""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "signal", RPS_NAMES.get(self.signal, self.signal))
+        object.__setattr__(self, "when", {RPS_NAMES.get(signal, signal): span for signal, span in self.when.items()})
         object.__setattr__(self, "name", self.name or self.signal)
         where = f"rule '{self.name}'"
         for signal in (self.signal, *self.when):

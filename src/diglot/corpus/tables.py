@@ -96,6 +96,14 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
         raise InputError(f"{path} cannot be read ({error}). Delete it and run the recipe again.") from error
 
 
+def column_names(path: Path) -> list[str]:
+    """The columns of one Parquet file. Raises InputError naming the file when it is damaged."""
+    try:
+        return list(pq.read_schema(path).names)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{path} cannot be read ({error}). Delete it and run the recipe again.") from error
+
+
 def documents_of(artifact: Artifact, shard: Shard, columns: list[str] | None = None) -> pa.Table:
     return read_table(artifact.upstream("ingest").path / "documents" / shard.file, columns)
 
@@ -115,7 +123,8 @@ def attribute_folder(artifact: Artifact, family: str) -> Path:
             return folder
     raise InputError(
         f"no step above {artifact.kind} {artifact.fingerprint} measured the family '{family}'. "
-        f"Add {family} to the families of the annotate step, or a classify step for a score."
+        f"Add {family} to the families of the annotate step (or word_lists, url_lists, meta_fields), or a classify "
+        "step for a score."
     )
 
 

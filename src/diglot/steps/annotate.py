@@ -1,7 +1,13 @@
 """Recipe step `annotate`: measures every document once, in one pass over each shard. Nothing is decided here.
 
 Writes attributes/<family>/<source>/<shard>.parquet: the rows of the documents table in the same order, `id` first. The
-columns of each family are listed in `diglot.corpus.signals.attributes`.
+columns of each family are listed in `diglot.corpus.signals.attributes`. A recipe may bring signals of its own:
+
+    word_lists: {strict: lists/strict.txt}        words.strict, see `diglot.corpus.signals.word_lists`
+    url_lists: {adult: blacklists/adult}          url.adult, see `diglot.corpus.signals.url_lists`
+    meta_fields: [ccnet_perplexity]               meta.ccnet_perplexity, a number among a document's metadata
+
+The family `as_released` measures what MAP-Neo's released code does, with its defects, and only when it is asked for.
 
 A document that kills a worker is found by bisection and set aside: its signals are NaN and its hashes those of an empty
 text, `select` drops it with the reason `unmeasured`, and its id is in the counts.
@@ -12,7 +18,8 @@ from __future__ import annotations
 import dataclasses
 import time
 import unicodedata
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,22 +29,35 @@ from diglot.steps.context import StepContext, StepKind, input_step
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from diglot.corpus.signals.brought import Brought
+
 FAMILIES = ("quality", "repetition", "language", "hashes", "minhash")
+WHEN_ASKED = ("as_released",)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AnnotateConfig:
-    """Which families of attributes are measured. The steps after this one need all of them."""
+    """Which families of attributes are measured. The steps after this one need all of the default ones.
+
+    word_lists, url_lists: name -> file or folder beside the recipe; their content counts and not where it is.
+    """
 
     from_: str = input_step("ingest")
     families: tuple[str, ...] = FAMILIES
     num_permutations: int = 112  # 14 bands of 8 rows, or 28 of 4; see kernels.minhash
     minhash_seed: int = 0
+    word_lists: Mapping[str, str] = field(default_factory=dict, metadata={"result": False})  # see `observe`
+    url_lists: Mapping[str, str] = field(default_factory=dict, metadata={"result": False})
+    meta_fields: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        from diglot.corpus.signals.brought import check_names
+
         for family in self.families:
-            if family not in FAMILIES:
-                raise unknown("family of attributes", family, FAMILIES)
+            if family not in FAMILIES + WHEN_ASKED:
+                raise unknown("family of attributes", family, FAMILIES + WHEN_ASKED)
+        for setting in ("word_lists", "url_lists", "meta_fields"):
+            check_names(getattr(self, setting), setting)
         if len(set(self.families)) != len(self.families) or not self.families:
             raise ConfigError(f"families = {list(self.families)}, but each must be named once and at least one.")
         if self.num_permutations < 1:
@@ -53,8 +73,10 @@ def annotate(config: AnnotateConfig, context: StepContext) -> dict[str, Any]:
     started = time.monotonic()
     remove_partial_files(context.out)
     corpus = context.input()
+    brought = load_brought(config, context.recipe_dir)
+    documents = corpus.path / "documents"
     tasks = [
-        ShardTask(documents=corpus.path / "documents" / shard.file, file=shard.file, out=context.out, config=config)
+        ShardTask(documents=documents / shard.file, file=shard.file, out=context.out, config=config, brought=brought)
         for shard in shards(corpus)
     ]
     found = map_shards(
@@ -77,9 +99,30 @@ def annotate(config: AnnotateConfig, context: StepContext) -> dict[str, Any]:
         "bytes": measured_bytes,
         "languages": dict(sorted(languages.items(), key=lambda item: (-item[1]["documents"], item[0]))),
         "quarantined": [document for c in found for document in c["quarantined"]],
+        **({"lists": brought.entries()} if brought.word_lists or brought.url_lists else {}),
         "unicode": unicodedata.unidata_version,  # the classes of characters come from it
         "seconds": round(seconds, 3),
         "megabytes_per_second": round(measured_bytes / 1e6 / seconds, 3),
+    }
+
+
+def load_brought(config: AnnotateConfig, recipe_dir: Path) -> Brought:
+    """The lists that the recipe names. Raises ConfigError or InputError where one cannot be used."""
+    from diglot.corpus.signals.brought import Brought, named_lists
+
+    return Brought(
+        word_lists=named_lists(config.word_lists, recipe_dir, "word_lists"),
+        url_lists=named_lists(config.url_lists, recipe_dir, "url_lists"),
+        meta_fields=config.meta_fields,
+    )
+
+
+def observe(config: AnnotateConfig, recipe_dir: Path, store: Path) -> dict[str, Any]:
+    """The names and digests of the lists, for the fingerprint: an edited list is another result, a moved one is not."""
+    brought = load_brought(config, recipe_dir)
+    return {
+        setting: {named.name: named.digest for named in lists}
+        for setting, lists in (("word_lists", brought.word_lists), ("url_lists", brought.url_lists))
     }
 
 
@@ -91,6 +134,7 @@ class ShardTask:
     file: str  # <source>/<shard>.parquet
     out: Path
     config: AnnotateConfig
+    brought: Brought | None = None
     set_aside: tuple[int, ...] = ()
 
 
@@ -113,8 +157,8 @@ def probe(task: ShardTask, start: int, stop: int) -> None:
     """Measure the documents [start, stop) and forget the result: whether that kills the process is the question."""
     from diglot.corpus.tables import read_table
 
-    table = read_table(task.documents, ["text"])
-    _measure(task, table["text"].slice(start, stop - start), ())
+    table = read_table(task.documents, _columns(task))
+    _measure(task, table.slice(start, stop - start), ())
 
 
 def without(task: ShardTask, rows: tuple[int, ...]) -> ShardTask:
@@ -124,8 +168,8 @@ def without(task: ShardTask, rows: tuple[int, ...]) -> ShardTask:
 def _write(task: ShardTask) -> tuple[list[Path], dict[str, Any]]:
     from diglot.corpus.tables import read_table, write_table
 
-    documents = read_table(task.documents, ["id", "text"])
-    tables = _measure(task, documents["text"], task.set_aside)
+    documents = read_table(task.documents, ["id", *_columns(task)])
+    tables = _measure(task, documents, task.set_aside)
     files = []
     for family, table in tables.items():
         path = task.out / "attributes" / family / task.file
@@ -140,14 +184,20 @@ def _write(task: ShardTask) -> tuple[list[Path], dict[str, Any]]:
     }
 
 
-def _measure(task: ShardTask, texts: pa.ChunkedArray, set_aside: tuple[int, ...]) -> dict[str, pa.Table]:
+def _columns(task: ShardTask) -> list[str]:
+    """Columns of the documents table that are measured."""
+    return ["text", *(task.brought.reads() if task.brought else ())]
+
+
+def _measure(task: ShardTask, documents: pa.Table, set_aside: tuple[int, ...]) -> dict[str, pa.Table]:
     """Family -> table of its columns, without ids."""
     import pyarrow as pa
 
     from diglot.corpus.signals.attributes import measure
 
-    parts: dict[str, list[pa.Table]] = {family: [] for family in task.config.families}
-    row = 0
+    brought = task.brought.families() if task.brought else ()
+    parts: dict[str, list[pa.Table]] = {family: [] for family in (*task.config.families, *brought)}
+    texts, row = documents["text"], 0
     for chunk in texts.chunks or [pa.array([], pa.large_string())]:
         poison = [number - row for number in set_aside if row <= number < row + len(chunk)]
         whole = _blanked(chunk, poison)
@@ -155,6 +205,10 @@ def _measure(task: ShardTask, texts: pa.ChunkedArray, set_aside: tuple[int, ...]
             minhash = {"num_permutations": task.config.num_permutations, "seed": task.config.minhash_seed}
             columns = measure(whole, family, **(minhash if family == "minhash" else {}))
             parts[family].append(pa.table(_unmeasured(columns, poison)))
+        rows = documents.slice(row, len(chunk)).set_column(documents.column_names.index("text"), "text", whole)
+        for family in brought:
+            assert task.brought is not None
+            parts[family].append(pa.table(_unmeasured(task.brought.columns(family, rows), poison)))
         row += len(chunk)
     return {family: pa.concat_tables(tables) for family, tables in parts.items()}
 
@@ -211,4 +265,4 @@ def _languages(texts: pa.ChunkedArray, tables: dict[str, pa.Table]) -> dict[str,
     }
 
 
-STEP = StepKind(kind="annotate", version=2, config=AnnotateConfig, run=annotate)
+STEP = StepKind(kind="annotate", version=2, config=AnnotateConfig, run=annotate, observe=observe)

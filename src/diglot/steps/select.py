@@ -32,7 +32,10 @@ SHARDS_PER_WORKER = 32  # a worker takes longer to start than this many shards t
 
 @dataclass(frozen=True, kw_only=True)
 class SelectConfig:
-    """The languages wanted, and for each the policy that judges its documents: a name or a path beside the recipe."""
+    """The languages wanted, and for each the policy that judges its documents: a name or a path beside the recipe.
+
+    The language `*` wants every other language too, and names the policy for documents without one of their own.
+    """
 
     from_: str = input_step("annotate", "classify")
     languages: tuple[str, ...] = ("en", "zh-Hans")

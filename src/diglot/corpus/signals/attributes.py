@@ -4,6 +4,7 @@ quality, repetition   float32 columns named like the signals; quality also num_b
 language              lang (BCP 47, null without letters), lang_score
 hashes                content_hi, content_lo: xxh3-128 of the normalised text
 minhash               signature, num_shingles
+as_released           float32 columns named like the signals
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from diglot.corpus.signals import QUALITY, REPETITION
+from diglot.corpus.signals import AS_RELEASED, QUALITY, REPETITION, definition
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +33,7 @@ def measure(texts: pa.LargeStringArray, family: str, **settings: Any) -> Columns
         "language": language,
         "hashes": hashes,
         "minhash": minhash,
+        "as_released": as_released,
     }
     return measurers[family](texts, **settings)
 
@@ -86,6 +88,12 @@ def minhash(texts: pa.LargeStringArray, *, num_permutations: int, seed: int) -> 
         "signature": pa.FixedSizeListArray.from_arrays(flat, num_permutations),
         "num_shingles": pa.array(num_shingles, pa.int32()),
     }
+
+
+def as_released(texts: pa.LargeStringArray) -> Columns:
+    functions = {name: definition(name) for name in AS_RELEASED}
+    rows = [[function(text) for function in functions.values()] for text in texts.to_pylist()]
+    return _named(tuple(functions), np.array(rows, np.float32).reshape(len(rows), len(functions)))
 
 
 def _named(names: tuple[str, ...], values: Any) -> Columns:
