@@ -34,7 +34,7 @@ def test_d3_a_paragraph_given_ten_times_passes_every_released_limit_of_repetitio
     text = " ".join([PARAGRAPH] * 10)
     assert max(definition(f"released_top_{n}gram")(text) for n in (2, 3, 4)) <= 0.059
     assert max(definition(f"released_duplicate_{n}gram")(text) for n in range(5, 11)) <= 0.019
-    assert objecting(load_policy("matrix-en-as-released"), text) == []
+    assert not any("gram" in rule for rule in objecting(load_policy("matrix-en-as-released"), text))
     assert "duplicate_10gram_share" in objecting(load_policy("matrix-en"), text)
 
 
@@ -59,7 +59,7 @@ def test_d4_a_text_in_another_language_has_a_score_and_passes():
     [
         ("ellipses", "\n".join(f"{word} and more ..." for word in PARAGRAPH.split()), 0.1),  # every line: G2 as meant
         ("letterless", " ".join(f"{n} | {word}" for n, word in enumerate(PARAGRAPH.split() * 4)), 0.4),  # G4
-        ("hashes", " ".join(f"#{word}" for word in PARAGRAPH.split() if len(word) > 9), 0.1),  # S3
+        ("hashes", "#installation #administrator #documentation #configuration #repositories", 0.1),  # S3
     ],
 )
 def test_shares_of_characters_stay_below_limits_that_shares_of_words_or_lines_exceed(signal, text, limit):
