@@ -74,6 +74,18 @@ def test_each_document_has_every_reason_that_applies(tmp_path, signals):
     }
 
 
+def test_the_language_star_wants_every_other_language_and_has_a_policy_for_it(tmp_path, signals):
+    strict = {**LENIENT, "rules": [{"signal": "num_units", "drop_below": 1000, "why": "w", "source": "s", "name": "x"}]}
+    (tmp_path / "strict.yaml").write_text(yaml.safe_dump(strict), encoding="utf-8")
+    policies = {"*": str(tmp_path / "strict.yaml"), "en": "lenient.yaml"}
+    found = verdicts(selected(tmp_path, signals, languages=("*", "en"), policies=policies))
+    assert found["handbook-2"] == ["x"]  # another language
+    assert found["handbook-1"] == ["empty", "x"]  # identified as no language
+    assert found == verdicts(selected(tmp_path, signals, name="t", languages=("en", "*"), policies=policies))
+    assert not any("language" in reasons for reasons in found.values())
+    assert sum(reasons in ([], ["num_units", "num_chars"], ["num_chars"]) for reasons in found.values()) == 2
+
+
 def test_counts_sum_exactly_by_language_and_first_reason(tmp_path, signals):
     counts = selected(tmp_path, signals).counts
     assert (counts["documents"], counts["kept"], counts["dropped"]) == (7, 1, 6)
