@@ -33,6 +33,7 @@ COLUMNS = (
 )
 FIRST_TOP, LAST_TOP, LAST_DUPLICATE = 2, 4, 10
 NGRAM_PRIME = np.uint64(0x9E3779B97F4A7C15)
+FILTER_SHIFT = np.uint64(32)  # other bits than those that find a slot in the table
 
 
 def repetition(offsets: Any, utf8: Any, classes: Any) -> Any:
@@ -54,6 +55,7 @@ def _repetition(offsets, utf8, classes, marks, num_columns):
     hashes, grams = np.empty(longest, np.uint64), np.empty(longest, np.uint64)
     lengths, slots, places = np.empty(longest, np.int32), np.empty(longest, np.int32), np.empty(longest, np.int32)
     starts = np.empty(longest, np.uint8)
+    seen = np.empty(2 * capacity, np.uint8)
     table, counts = np.empty(capacity, np.uint64), np.zeros(capacity, np.int32)
     for document in range(num_documents):
         start, stop = offsets[document], offsets[document + 1]
@@ -106,6 +108,7 @@ def _repetition(offsets, utf8, classes, marks, num_columns):
                 num_places += 1
         for n in range(FIRST_TOP, LAST_DUPLICATE + 1):
             num_places = _extend(places, grams, num_places, n, hashes, num_units)
+            num_places = _drop_unique(places, grams, num_places, seen)
             mask = _clear(counts, num_places)
             most = 0
             for k in range(num_places):
@@ -165,6 +168,27 @@ def _extend(places, grams, num_places, n, hashes, num_units):
         if place + n <= num_units:
             places[kept], grams[kept] = place, grams[k] * NGRAM_PRIME + hashes[place + n - 1]
             kept += 1
+    return kept
+
+
+@kernel
+def _drop_unique(places, grams, num_places, seen):
+    """Drop places whose n-gram surely occurs once, as most do, without a look into the table; the number that stays.
+
+    seen: uint8, scratch; how often each of a few bits of the hashes occurred, up to twice. It fits the nearest cache.
+    """
+    size = 64
+    while size < 4 * num_places:
+        size *= 2
+    seen[:size] = 0
+    mask = np.uint64(size - 1)
+    for k in range(num_places):
+        slot = np.int64(grams[k] >> FILTER_SHIFT & mask)
+        seen[slot] += seen[slot] < 2
+    kept = 0
+    for k in range(num_places):
+        places[kept], grams[kept] = places[k], grams[k]
+        kept += seen[np.int64(grams[k] >> FILTER_SHIFT & mask)] > 1
     return kept
 
 
