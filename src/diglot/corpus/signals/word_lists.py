@@ -37,7 +37,9 @@ class WordList:
 
 def parse_word_list(name: str, content: str) -> WordList:
     """A word list from the text of its file."""
-    loose, tight, unusable = set(), set(), []
+    loose: set[tuple[str, ...]] = set()
+    tight: set[tuple[str, ...]] = set()
+    unusable = []
     for line in content.removeprefix("\ufeff").splitlines():
         entry = line.strip()
         if not entry or entry.startswith("#"):
