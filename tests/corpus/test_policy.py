@@ -138,7 +138,7 @@ BAD = {
         "top_2gram_share": SIMPLIFIED + "特价的" * 60,
         "top_3gram_share": SIMPLIFIED + "买特价的" * 60,
         "top_4gram_share": SIMPLIFIED + "买特价鞋的" * 60,
-        **{f"duplicate_{n}gram_share": SIMPLIFIED * 3 for n in range(5, 11)},
+        **{f"duplicate_{n}gram_share": SIMPLIFIED * 3 for n in range(8, 11)},
     },
 }
 
@@ -240,6 +240,19 @@ for preset, own in PRESETS.items():
 MATRIX_ONLY = {f"duplicate_{n}gram_share" for n in range(6, 11)} | {"duplicate_line_share"}
 BAD["manuals-en"] = {rule: text for rule, text in BAD["matrix-en"].items() if rule not in MATRIX_ONLY} | {
     "duplicate_5gram_share": PASSAGE * 4 + ENGLISH
+}
+ZH = BAD["matrix-zh"]
+BAD["manuals-zh"] = ZH | {
+    "lang_score": "foo bar(baz); qux la no si ja Lorem tux ipso de 软件 cd ls -l x86 0x1f via &c.",
+    "cjk_share": SIMPLIFIED + ENGLISH * 5,
+    "duplicate_line_char_share": SIMPLIFIED + "返回首页并查看本手册的目录\n" * 60,
+}
+BAD["verse-zh"] = {
+    "num_chars": "静夜思\n床前明月光。",
+    "cjk_share": SIMPLIFIED + ENGLISH,
+    "num_punctuation": ZH["num_punctuation"],
+    "top_4gram_share": "买特价鞋，" * 60,
+    "lorem_ipsum": ZH["lorem_ipsum"],
 }
 
 

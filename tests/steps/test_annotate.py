@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 
-import annotated_pages
 import numpy as np
 import pyarrow as pa
 import pytest
-from annotated_pages import DEADLY, TEXTS, ingested
 
+import annotated_pages
+from annotated_pages import DEADLY, TEXTS, ingested
 from diglot.core.errors import ConfigError, InputError
 from diglot.corpus.decide import signal_columns
 from diglot.corpus.policy import Policy, Rule

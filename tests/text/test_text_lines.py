@@ -32,6 +32,7 @@ def test_blank_lines_and_carriage_returns_disappear():
         ("Wait... what", 2),
         ("安装.然后重启", 2),
         ("3.14", 1),
+        ("先进先出．后进先出．复杂度为 O(n)．", 3),
     ],
 )
 def test_sentences_of(text, expected):

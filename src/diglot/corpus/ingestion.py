@@ -131,6 +131,7 @@ def sound(text: str) -> str:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     if "\0" in text:
         text = text.replace("\0", "")
+    text = text.removeprefix("\ufeff")  # a byte order mark that a container kept
     return text if text.isascii() else SURROGATE.sub("\ufffd", text)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from diglot.core.errors import ConfigError, unknown
 from diglot.core.progress import Progress
-from diglot.corpus.decide import Judged, Policies, judge, rule_numbers, signal_columns
+from diglot.corpus.decide import ANY, Judged, Policies, judge, rule_numbers, signal_columns
 from diglot.corpus.executor import map_shards
 from diglot.corpus.policy import Policy, Rule
 from diglot.corpus.tables import Shard, documents_of, shards
@@ -112,7 +112,7 @@ def replaced(policies: Policies, new: Policy, languages: Sequence[str] = ()) -> 
     Raises ConfigError when the run wants none of them.
     """
     wanted = [language for language in (languages or new.languages) if language in policies.default]
-    if "*" in new.languages and not languages:
+    if ANY in new.languages and not languages:
         wanted = list(policies.default)
     if not wanted:
         raise ConfigError(
@@ -330,11 +330,15 @@ def _near_border(
     before = task.old.of(task.shard.source)
     for language, policy in task.new.of(task.shard.source).items():
         shown = task.shown or changed_rules({language: before[language]}, {language: policy})
-        for rule in policy.rules if language in tags and task.num_examples else ():
+        if language == ANY:
+            mine = ~np.isin(codes, [number for number, tag in enumerate(tags) if tag in before])
+        else:
+            mine = codes == (tags.index(language) if language in tags else -2)
+        for rule in policy.rules if task.num_examples else ():
             if rule.name not in shown:
                 continue
             others = judged.reasons & ~np.uint64(1 << rules[rule.name])
-            rows = np.flatnonzero((codes == tags.index(language)) & (others == 0))
+            rows = np.flatnonzero(mine & (others == 0))
             value = columns[rule.signal][rows]
             margin = np.full(len(rows), np.inf, np.float32)
             if rule.drop_below is not None:

@@ -221,4 +221,4 @@ def _spelled(config: IngestConfig) -> str:
     return f"source {json.dumps(config.source, ensure_ascii=False)}"
 
 
-STEP = StepKind(kind="ingest", version=1, config=IngestConfig, run=ingest, observe=observe)
+STEP = StepKind(kind="ingest", version=2, config=IngestConfig, run=ingest, observe=observe)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from diglot.text.units import CJK, FIRST_CORE, SPACE, class_of, units
 
 ASCII_STOPS = ".!?"
-WIDE_STOPS = "。！？｡"  # no white space follows these
+WIDE_STOPS = "。！？｡．"  # no white space follows these; the last ends sentences in Chinese texts full of formulas
 STOPS = ASCII_STOPS + WIDE_STOPS + "…"
 CLOSERS = "\"'’”»)]}」』】）》〉"  # may stand between a stop and the end of its sentence
 
