@@ -174,8 +174,9 @@ def _totals(shards: list[list[dict[str, Any]]], rules: list[str]) -> dict[str, A
         )
         funnel["reasons"] = dict(sorted(funnel["reasons"].items(), key=lambda item: rules.index(item[0])))
     languages = dict(sorted(languages.items(), key=lambda item: (-item[1]["documents"], item[0])))
-    kept_share = total["kept"] / total["documents"] if total["documents"] else 0.0
-    return {**total, "kept_share": kept_share, "languages": languages}
+    for funnel in (total, *languages.values()):
+        funnel["kept_share"] = funnel["kept"] / funnel["documents"] if funnel["documents"] else 0.0
+    return {**total, "languages": languages}
 
 
 STEP = StepKind(kind="select", version=1, config=SelectConfig, run=select, observe=observe)
