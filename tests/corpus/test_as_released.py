@@ -10,6 +10,7 @@ import pytest
 from diglot.corpus.policy import load_policy
 from diglot.corpus.signals import AS_RELEASED, REPETITION, SIGNALS, definition
 from diglot.corpus.signals.attributes import measure
+from diglot.text.language import identify
 
 PARAGRAPH = (
     "Before you install anything, a package manager reads every list from its sources, works out which other programs "
@@ -52,6 +53,12 @@ def test_d4_a_text_in_another_language_has_a_score_and_passes():
     )
     assert definition("released_lang_score")(german) > 0.4
     assert "released_lang_score" not in objecting(load_policy("matrix-en-as-released"), german)
+
+
+def test_line_feeds_are_deleted_before_the_language_is_asked_for_so_that_words_glue():
+    lines = "the package\nmanager reads\nthe list\nof what\nis there"
+    glued = "the packagemanager readsthe listof whatis there"
+    assert definition("released_lang_score")(lines) == identify(glued).score != identify(lines).score
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ PIECES = (
     *("lorem ipsum", "Lorem Ipsum", "xlorem ipsum", "lorem  ipsum", "m i", "loremipsum"),
     *("javascript", "JavaScript", "xjavascript", "éjavascript", "javascript:x", "a-javascript"),
     *("use of cookies", "Use, Cookies", "uses", "terms of use", "privacy\npolicy", "of use", "Cookie Policy", "use"),
+    *("a。b。a。b", "Go on. Go on! go"),
     *("x" * 29, "x" * 15 + " " + "x" * 14, "a b " * 8),
     *(".", "..", "...", "....", "…", "……", "。", "。。。", "！", "!", "?!", '."', ".)", "。」", "｡", ".中", "3.14"),
     *(" ", "  ", "\n", "\r\n", "\n\n", "\t", "\u3000", "\u00a0", "\u2028", "\x0b", "\x1c", "\x85", "\u200b", "\ufeff"),
