@@ -49,8 +49,7 @@ def released_mean_word_chars(text: str) -> float:
 def released_ellipses_per_char(text: str) -> float:
     """G2, S4, Z5: runs of `…` and of two or more dots for each *character*, where the paper means lines or words.
 
-    Source: MAP-Neo's released code, 0.2 (G2) and 0.1 (S4, Z5). Natural text has less than 0.01, and a text of nothing
-    but `a..` one third.
+    Source: MAP-Neo's released code, 0.2 (G2) and 0.1 (S4, Z5). A text of nothing but `a..` has one third.
     """
     text = _nfkc_keeping_ellipses(text)
     return len(_ELLIPSES.findall(text)) / max(len(text), 1)
