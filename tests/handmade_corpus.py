@@ -34,6 +34,7 @@ class Doc:
     reason: int = -1
     id: str = field(default="")
     declared: str | None = "as identified"
+    date: str | None = None
 
     def __post_init__(self) -> None:
         self.declared = self.lang if self.declared == "as identified" else self.declared
@@ -65,9 +66,9 @@ def finish(path: Path, config: dict[str, Any], inputs: dict[str, Artifact], coun
     return Artifact(path)
 
 
-def selected(store: Path, docs: list[Doc]) -> Artifact:
+def selected(store: Path, docs: list[Doc], name: str = "0") -> Artifact:
     """The artifact of a select step over these documents; shards and rows are in the order of the list."""
-    ingest, annotate, select = (store / kind / f"{kind}-0" for kind in ("ingest", "annotate", "select"))
+    ingest, annotate, select = (store / kind / f"{kind}-{name}" for kind in ("ingest", "annotate", "select"))
     shards: dict[tuple[str, str], list[Doc]] = {}
     for doc in docs:
         shards.setdefault((doc.source, doc.shard), []).append(doc)
@@ -118,7 +119,7 @@ def _documents(rows: list[Doc]) -> pa.Table:
                 "url": doc.url,
                 "source": doc.source,
                 "lang": doc.declared,
-                "date": None,
+                "date": doc.date,
                 "license": "CC0-1.0",
                 "origin": {"container": "handmade.tar", "offset": row, "length": len(doc.text)},
                 "meta": "{}",

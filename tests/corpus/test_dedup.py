@@ -9,12 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from diglot.core.progress import Progress
+from diglot.corpus.dedup.against import among, near_fixed
 from diglot.corpus.dedup.clusters import cluster_names
 from diglot.corpus.dedup.exact import exact_duplicates
 from diglot.corpus.dedup.linking import Comparisons, Pairs, link
-from diglot.corpus.dedup.lsh import Bands, Buckets, buckets
+from diglot.corpus.dedup.lsh import PRESETS, Bands, Buckets, buckets, curve, search_bands
 from diglot.corpus.dedup.near import NearDuplicates, Similar, near_duplicates
 from diglot.corpus.dedup.overlap import ShingleStore
+from diglot.corpus.dedup.signatures import InMemory, ShardSignatures, partitions_for, write
+from diglot.corpus.dedup.survivors import SurvivorRule, instants, survival_order
 from diglot.corpus.dedup.verdicts import combine
 from diglot.kernels.union_find import components_oracle
 
@@ -137,6 +141,37 @@ def test_s_curve_by_hand():
     assert Bands(14, 8).probability(Bands(14, 8).threshold()) == pytest.approx(0.5)
 
 
+def test_the_preset_of_map_neo_proposes_two_pairs_of_five_at_its_limit():
+    assert PRESETS["map-neo"] == Bands(9, 13)
+    assert curve(PRESETS["map-neo"])["probability"]["0.80"] == pytest.approx(0.399, abs=5e-4)
+    assert list(curve(Bands(14, 8))["probability"])[-1] == "0.99"
+
+
+def weighted_area(bands: Bands, threshold: float, weight: float) -> float:
+    """The cost that `search_bands` minimises, as an integral by an independent rule."""
+    area = 0.0
+    for step in range(2000):
+        s = (step + 0.5) / 2000
+        p = bands.probability(s)
+        area += weight * (1 - p) if s >= threshold else (1 - weight) * p
+    return area / 2000
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.55, 0.8, 0.95])
+@pytest.mark.parametrize("weight", [0.5, 0.95])
+def test_searched_bands_cost_less_than_all_others(threshold, weight):
+    best = search_bands(threshold, 24, weight)
+    assert best.num_bands * best.rows_per_band <= 24
+    lowest = weighted_area(best, threshold, weight)
+    others = [Bands(b, r) for r in range(1, 25) for b in range(1, 24 // r + 1)]
+    assert lowest == pytest.approx(min(weighted_area(one, threshold, weight) for one in others), abs=1e-4)
+
+
+def test_the_usual_bands_are_found_by_search():
+    assert search_bands(0.8, 112) == Bands(14, 8)
+    assert search_bands(0.8, 128, 0.5) == PRESETS["map-neo"]  # also datasketch's answer, with its equal weights
+
+
 @pytest.mark.parametrize("jaccard", [0.5, 0.65, 0.8, 0.9])
 def test_lsh_proposes_pairs_of_known_similarity_as_often_as_the_s_curve_says(jaccard):
     from diglot.kernels.minhash import signatures
@@ -190,7 +225,9 @@ def test_overlaps_do_not_depend_on_the_memory_budget(budget_bytes):
     sets = [np.unique(rng.integers(0, 40, 12).astype(np.uint64)) for _ in range(9)]
 
     def read(documents):
-        return np.cumsum([0, *(len(sets[d]) for d in documents)]), np.concatenate([sets[d] for d in documents])
+        for some in (documents[::2], documents[1::2]):
+            sizes = [len(sets[d]) for d in some]
+            yield some, np.cumsum([0, *sizes]), np.concatenate([np.zeros(0, np.uint64), *(sets[d] for d in some)])
 
     store = ShingleStore(read, np.array([len(one) for one in sets]), budget_bytes)
     left, right = np.array(list(itertools.combinations(range(9), 2))).T
@@ -205,3 +242,120 @@ def test_pairs_without_shingles_have_similarity_0():
     pairs = Pairs(zero, zero + 1, zero, zero, zero)
     assert pairs.jaccard.tolist() == [0]
     assert pairs.containment.tolist() == [0]
+
+
+@settings(max_examples=100, deadline=None)
+@given(grouped, st.sampled_from([Similar(0.5), Similar(0.6, 0.9)]), st.integers(0, 5))
+def test_new_documents_that_share_a_bucket_with_a_similar_old_one_are_dropped_for_it(example, similar, num_fixed):
+    sets, groups = example
+    comparisons = comparisons_of(sets)
+    result = near_fixed(buckets_of(groups), comparisons, similar, num_fixed, max_rounds=99)
+
+    def is_similar(old: int, new: int) -> bool:
+        common = len(sets[old] & sets[new])
+        enough = common / len(sets[new]) >= (similar.containment or 2)
+        return enough or common / len(sets[old] | sets[new]) >= similar.jaccard
+
+    for document in range(len(sets)):
+        mates = {m for group in groups if document in group for m in group if m < num_fixed}
+        found = int(result.duplicate_of[document])
+        if document < num_fixed or not any(is_similar(old, document) for old in mates):
+            assert found == -1
+        else:
+            assert found in mates
+            assert is_similar(found, document)
+    assert result.num_uncompared == 0
+    assert all(left < num_fixed <= right for left, right in zip(*comparisons.all()[:2], strict=True))
+
+
+def test_rounds_against_an_older_corpus_are_limited_and_what_is_left_out_is_counted():
+    sets = [{10 * d, 10 * d + 1} for d in range(20)]
+    result = near_fixed(buckets_of([set(range(20))]), comparisons_of(sets), Similar(0.8), 12, max_rounds=3)
+    assert (result.duplicate_of == -1).all()
+    assert result.num_uncompared == (12 - 3) * 8
+
+
+@given(st.lists(st.sets(st.integers(0, 9)), max_size=6), st.sets(st.integers(0, 9)))
+def test_buckets_among_some_documents_are_those_documents_of_each(groups, some):
+    found = among(buckets_of(groups), np.array([d in some for d in range(10)]))
+    parts = [found.members[a:b].tolist() for a, b in itertools.pairwise(found.starts)]
+    assert parts == [sorted(one & some) for one in groups if len(one & some) > 1]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.lists(st.lists(st.integers(0, 3), min_size=6, max_size=6), max_size=8), min_size=1, max_size=3),
+    st.integers(2, 7),
+    st.randoms(use_true_random=False),
+)
+def test_partitions_give_the_buckets_of_the_signatures_in_memory(tmp_path_factory, shards, num_partitions, random):
+    parts = [np.array(rows, np.uint32).reshape(-1, 6) for rows in shards]
+    signature = np.concatenate(parts)
+    row = np.array(random.sample(range(len(signature)), len(signature)), np.int64)
+    documents = np.array(sorted(random.sample(range(len(row)), random.randint(0, len(row)))), np.int64)
+    folder = tmp_path_factory.mktemp("exchange")
+    tasks = [
+        ShardSignatures(
+            read=lambda part=part: part,
+            key="",
+            folder=folder,
+            number=number,
+            bands=(("near", Bands(3, 2)), ("cluster", Bands(2, 3))),
+            num_partitions=num_partitions,
+        )
+        for number, part in enumerate(parts)
+    ]
+    on_disk = write(tasks, row=row, workers=1, progress=Progress(quiet=True), label="test")
+    in_memory = InMemory(signature, row)
+    for name, bands in (("near", Bands(3, 2)), ("cluster", Bands(2, 3))):
+        found = [one.buckets(name, bands, documents) for one in (on_disk, in_memory)]
+        groups = [
+            sorted(one.members[a:b].tolist() for a, b in itertools.pairwise(one.starts.tolist())) for one in found
+        ]
+        assert groups[0] == groups[1]
+    if len(row):
+        left, right = np.array([(random.randrange(len(row)), random.randrange(len(row))) for _ in range(9)]).T
+        expected = [(signature[row[a]] == signature[row[b]]).sum() for a, b in zip(left, right, strict=True)]
+        assert on_disk.agreements(left, right).tolist() == in_memory.agreements(left, right).tolist() == expected
+
+
+def test_more_documents_or_less_memory_take_more_partitions():
+    assert partitions_for(10_000, 112, 42, 512 << 20) == 1
+    few, many = (partitions_for(n, 112, 42, 512 << 20) for n in (10**6, 10**7))
+    assert 1 < few < many
+    assert many * (128 << 20) >= 10**7 * 42 * 48
+
+
+SURVIVOR_CASES = [
+    (SurvivorRule(rule="first"), "abcd"),
+    (SurvivorRule(rule="longest"), "bdac"),
+    (SurvivorRule(rule="declared"), "dacb"),
+    (SurvivorRule(rule="newest"), "cabd"),
+    (SurvivorRule(rule="oldest"), "acbd"),
+    (SurvivorRule(rule="signal", signal="lang_score"), "cabd"),
+    (SurvivorRule(rule="signal", signal="lang_score", highest=False), "acbd"),
+    (SurvivorRule(rule="longest", prefer_sources=("two",)), "cbda"),
+    (SurvivorRule(rule="longest", prefer_sources=("three", "two")), "dcba"),
+]
+
+
+@pytest.mark.parametrize(("rule", "expected"), SURVIVOR_CASES)
+def test_documents_are_ordered_by_the_survivor_rule_and_then_by_id(rule, expected):
+    order = survival_order(
+        rule,
+        ids=np.array([b"a", b"b", b"c", b"d"]),
+        num_bytes=np.array([5, 9, 5, 9]),
+        estranged=np.int8([1, 2, 1, 0]),
+        merit=np.array([1.0, np.nan, 7.0, np.nan]),
+        sources=["one", "two", "three"],
+        source=np.array([0, 0, 1, 2]),
+    )
+    assert "".join("abcd"[number] for number in order) == expected
+
+
+def test_dates_are_compared_across_their_ways_of_writing():
+    written = ["2024", "2024-03", "2024-03-05", "2024-03-05T10:00:00+02:00", "Tue, 05 Mar 2024 09:00:00 GMT"]
+    found = instants(written)
+    assert (np.diff(found) > 0).all()
+    assert found[2] == instants(["2024-03-05T00:00:00Z"])[0]
+    assert np.isnan(instants([None, "", "yesterday", "2024-13-01", "March"])).all()

@@ -15,13 +15,14 @@ import zstandard
 
 from diglot.core.errors import ConfigError, InputError
 from diglot.core.storage import read_json
-from diglot.corpus.dedup.lsh import Bands
+from diglot.corpus.dedup import keys
+from diglot.corpus.dedup.lsh import Bands, search_bands
 from diglot.corpus.tables import rule_names
 from diglot.kernels.jit import text_buffers
 from diglot.kernels.minhash import shingle_sets
 from diglot.ledger.artifact import Artifact
-from diglot.steps.deduplicate import STEP, DeduplicateConfig
-from handmade_corpus import RULES, Doc, run_step, selected
+from diglot.steps.deduplicate import STEP, BestBySignal, DeduplicateConfig
+from handmade_corpus import RULES, Doc, finish, run_step, selected
 
 WORDS = ("disk", "machine", "program", "system", "menu", "package", "mirror", "kernel", "user", "file", "network")
 PROSE = (
@@ -219,10 +220,179 @@ def test_more_bands_than_places_are_refused_with_the_numbers(tmp_path):
         deduplicated(tmp_path, [Doc(english(1))], num_bands=20)
 
 
-@pytest.mark.parametrize("setting", [{"verify_jaccard": 0.0}, {"alarm_share": 1.5}, {"num_bands": 0}])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"verify_jaccard": 0.0},
+        {"alarm_share": 1.5},
+        {"num_bands": 0},
+        {"threshold": 0.8, "num_bands": 14},
+        {"threshold": 0.8, "bands": "map-neo"},
+        {"bands": "map-noe"},
+        {"threshold": 1.2},
+        {"false_negative_weight": 1.0},
+        {"survivor": "longset"},
+        {"partitions": 0},
+    ],
+)
 def test_impossible_settings_are_refused(setting):
     with pytest.raises(ConfigError):
         DeduplicateConfig(from_="kept", **setting)
+
+
+def test_a_survivor_rule_names_only_signals_that_can_be_measured():
+    with pytest.raises(ConfigError, match="did you mean 'lang_score'"):
+        BestBySignal(signal="lang_scor")
+
+
+def test_the_date_or_a_signal_decides_who_survives(tmp_path):
+    text = english(12)
+    docs = [
+        Doc(text, id="a" * 32, date="2021-05-01"),
+        Doc(changed(text, 1), id="b" * 32, date="2023"),
+        Doc(changed(text, 2), id="c" * 32, date=None),
+    ]
+    score = BestBySignal(signal="num_units", best="lowest")
+    for survivor, kept in (("newest", "b"), ("oldest", "a"), ("first", "a"), (score, "a")):
+        _, rows = deduplicated(tmp_path / str(survivor)[:6], docs, survivor=survivor)
+        assert [doc_id[0] for doc_id, row in rows.items() if row["keep"]] == [kept]
+
+
+def test_documents_of_a_preferred_source_survive_and_an_unknown_source_is_named(tmp_path, capsys):
+    text = english(13)
+    docs = [Doc(text + " longer", source="mirror"), Doc(text, source="origin"), Doc(english(14), source="mirror")]
+    artifact, rows = deduplicated(tmp_path, docs, survivor="longest", prefer_sources=("origin", "elsewhere"))
+    assert [rows[doc.id]["keep"] for doc in docs] == [False, True, True]
+    assert artifact.counts["survivor"].startswith("sources origin, elsewhere first")
+
+
+def test_bands_are_searched_for_a_threshold_and_stand_in_the_report(tmp_path):
+    artifact, _ = deduplicated(tmp_path, [Doc(english(1))], threshold=0.6)
+    curve = read_json(artifact.path / "clusters.json")["near_curve"]
+    found = search_bands(0.6, 112)
+    assert (curve["num_bands"], curve["rows_per_band"]) == found
+    assert curve["probability"]["0.60"] == pytest.approx(found.probability(0.6), abs=1e-4)
+    with pytest.raises(ConfigError, match="num_permutations: 117"):
+        deduplicated(tmp_path, [Doc(english(1))], "neo", bands="map-neo")
+
+
+def test_what_was_removed_at_which_similarity_stands_in_the_report(tmp_path):
+    original = english(15)
+    docs = [Doc(original + " end"), Doc(changed(original, 2)), Doc(changed(original, 5, seed=1)), Doc(original)]
+    artifact, rows = deduplicated(tmp_path, docs)
+    table = read_json(artifact.path / "clusters.json")["removed_by_jaccard"]
+    near = [row["jaccard"] for row in rows.values() if row["first_reason"] == 3]
+    for line in table:
+        assert line["removed"] == sum(jaccard >= line["jaccard_at_least"] for jaccard in near)
+    assert table[0]["compared"] == artifact.counts["pairs"]["candidates"]
+    assert table[0]["accepted"] == artifact.counts["pairs"]["verified"]
+
+
+def against(tmp_path: Path, old: list[Doc], docs: list[Doc], **settings) -> tuple[Artifact, dict[str, dict]]:
+    """Deduplicate `docs` against the kept ones of `old`, both ingested into one store."""
+    inputs = {"from": selected(tmp_path, docs, "young"), "against": selected(tmp_path, old, "old")}
+    artifact = run_step(STEP, tmp_path / "deduplicate" / "d", inputs=inputs, **settings)
+    return artifact, verdicts(artifact)
+
+
+def test_new_documents_that_resemble_old_ones_are_dropped_and_old_ones_stay(tmp_path):
+    base, other = english(20), english(21)
+    old = [
+        Doc(base, source="archive"),
+        Doc(changed(base, 1), source="archive"),  # a near-duplicate that the older corpus kept
+        Doc(other, source="archive", reason=1),  # dropped there, so nothing is dropped for it
+        Doc(base, source="archive", url="https://example.org/again"),
+    ]
+    docs = {
+        "copy": Doc(base.replace(" ", "\n"), source="pages"),
+        "near": Doc(changed(base, 3) + " and a much longer end than the old page has", source="pages"),
+        "fresh": Doc(other, source="pages"),
+        "fresh_near": Doc(changed(other, 2), source="pages"),
+    }
+    artifact, rows = against(tmp_path, old, list(docs.values()))
+    assert rows.keys() == {doc.id for doc in docs.values()}
+    verdict = {name: rows[doc.id] for name, doc in docs.items()}
+    old_ids = {doc.id for doc in old}
+    assert verdict["copy"]["first_reason"] == 2
+    assert verdict["copy"]["duplicate_of"] in old_ids
+    assert verdict["near"]["first_reason"] == 3
+    assert verdict["near"]["duplicate_of"] in old_ids
+    assert sorted((verdict["fresh"]["keep"], verdict["fresh_near"]["keep"])) == [False, True]
+    assert artifact.counts["documents"] == 4
+    assert artifact.counts["against"] == {
+        "documents": 3,
+        "dropped_for_them": {"exact_duplicate": 1, "near_duplicate": 1},
+    }
+    pairs = pq.read_table(artifact.path / "pairs.parquet").to_pylist()
+    assert not any(pair["better"] in old_ids and pair["other"] in old_ids for pair in pairs)
+    assert set(artifact.counts["sources"]) == {"pages"}
+
+
+def test_a_page_fetched_again_is_a_duplicate_of_its_own_older_self(tmp_path):
+    page = Doc(english(22), id="a" * 32)
+    again = Doc(changed(page.text, 2), id="a" * 32)
+    _, rows = against(tmp_path, [page], [again])
+    assert rows[again.id]["duplicate_of"] == page.id
+    assert not rows[again.id]["keep"]
+
+
+def test_what_comes_after_is_made_from_the_new_corpus_and_not_from_the_old(tmp_path):
+    old, docs = [Doc(english(23))], [Doc(english(24)), Doc(english(25))]
+    artifact, _ = against(tmp_path, old, docs)
+    assert artifact.upstream("ingest").fingerprint == "ingest-young"
+    assert artifact.upstream("select").fingerprint == "select-young"
+    assert {one.fingerprint for one in artifact.ancestors()} >= {"ingest-old", "annotate-old"}
+    again = run_step(STEP, tmp_path / "deduplicate" / "again", inputs={"from": artifact})
+    assert again.counts["documents"] == 2
+
+
+def test_corpora_that_were_signed_with_different_seeds_are_not_compared(tmp_path):
+    young, old = selected(tmp_path, [Doc(english(1))], "young"), selected(tmp_path, [Doc(english(2))], "old")
+    annotate = old.upstream("annotate")
+    finish(annotate.path, {"minhash_seed": 5}, {"from": old.upstream("ingest")}, {})
+    with pytest.raises(InputError, match="seed 0 and the one it is held against with 5"):
+        run_step(STEP, tmp_path / "deduplicate" / "d", inputs={"from": young, "against": Artifact(old.path)})
+
+
+@pytest.mark.parametrize("with_old", [False, True])
+def test_partitions_on_disk_give_the_same_files(tmp_path, with_old):
+    base = [english(seed) for seed in range(10)]
+    texts = [changed(text, k, seed=k) for text in base for k in (0, 1, 4, 60)]
+    docs = [Doc(t, shard=f"{i % 3}", url=f"https://example.org/{i}") for i, t in enumerate(texts)]
+    inputs = {"from": selected(tmp_path, docs, "young")}
+    if with_old:
+        old = [Doc(changed(text, 2, seed=9), source="archive", shard=f"{i % 2}") for i, text in enumerate(base[:5])]
+        inputs["against"] = selected(tmp_path, old, "old")
+    files = []
+    for name, settings in {"memory": {"partitions": 1}, "disk": {"partitions": 3}}.items():
+        result = run_step(STEP, tmp_path / "deduplicate" / name, inputs=inputs, **settings)
+        assert result.counts["dropped"]["near_duplicate"] > 5
+        assert not (result.path / ".exchange").exists()
+        files.append({record.path: record.sha256 for record in result.manifest.files})
+    assert files[0] == files[1]
+
+
+def test_a_killed_exchange_goes_on_with_the_shards_that_are_finished(tmp_path, monkeypatch):
+    docs = [Doc(english(seed), shard=f"{seed % 4}") for seed in range(12)]
+    inputs, out = {"from": selected(tmp_path, docs)}, tmp_path / "deduplicate" / "d"
+    read, seen = keys.kept_signatures, []
+
+    def killed_at_the_third(artifact, shard, num_places):
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        seen.append(shard.name)
+        return read(artifact, shard, num_places)
+
+    monkeypatch.setattr(keys, "kept_signatures", killed_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        run_step(STEP, out, inputs=inputs, partitions=2)
+    assert not (out / "manifest.json").exists()
+    seen.clear()
+    monkeypatch.setattr(keys, "kept_signatures", lambda *arguments: seen.append(arguments[1].name) or read(*arguments))
+    resumed = run_step(STEP, out, inputs=inputs, partitions=2)
+    assert seen == ["2", "3"]
+    whole = run_step(STEP, tmp_path / "deduplicate" / "whole", inputs=inputs, partitions=1)
+    assert {f.path: f.sha256 for f in resumed.manifest.files} == {f.path: f.sha256 for f in whole.manifest.files}
 
 
 @pytest.fixture

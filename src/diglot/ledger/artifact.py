@@ -11,6 +11,8 @@ from typing import Any
 from diglot.core.errors import InputError
 from diglot.ledger.manifest import NAME, Manifest, read_manifest
 
+ASIDE = ("against",)  # slots that hold another corpus: the result was compared with it and not made from it
+
 
 @dataclass(frozen=True)
 class Artifact:
@@ -47,20 +49,25 @@ class Artifact:
         return dict(self.manifest.counts)
 
     def inputs(self) -> list[Artifact]:
-        """The artifacts this one was made from, in slot order."""
-        kinds = self.manifest.input_kinds
-        return [Artifact(self.store / kinds[name] / name) for name in _fingerprints(self.manifest.inputs)]
+        """The artifacts this one was made from, in slot order; what it was only compared with (`ASIDE`) comes last."""
+        return [*self._inputs(aside=False), *self._inputs(aside=True)]
 
     def ancestors(self) -> Iterator[Artifact]:
-        """This artifact, then everything it came from, nearest first, each once."""
+        """This artifact, then everything it came from, nearest first, each once.
+
+        What a step was only compared with comes after all of that, however near: `upstream("ingest")` is the corpus
+        itself and never the older one that `deduplicate` held it against.
+        """
         seen: set[Path] = set()
-        queue = [self]
-        while queue:
-            artifact = queue.pop(0)
+        queue: list[Artifact] = [self]
+        aside: list[Artifact] = []
+        while queue or aside:
+            artifact = queue.pop(0) if queue else aside.pop(0)
             if artifact.path not in seen:
                 seen.add(artifact.path)
                 yield artifact
-                queue.extend(artifact.inputs())
+                queue.extend(artifact._inputs(aside=False))
+                aside.extend(artifact._inputs(aside=True))
 
     def upstream(self, *kinds: str) -> Artifact:
         """The nearest ancestor (or this one) of one of these kinds. Raises InputError when there is none."""
@@ -71,6 +78,11 @@ class Artifact:
             f"{self.kind} {self.fingerprint} was not made from any {' or '.join(kinds)} step. "
             "Check the `from` of the steps in the recipe."
         )
+
+    def _inputs(self, *, aside: bool) -> list[Artifact]:
+        kinds = self.manifest.input_kinds
+        slots = {slot: value for slot, value in self.manifest.inputs.items() if (slot in ASIDE) == aside}
+        return [Artifact(self.store / kinds[name] / name) for name in _fingerprints(slots)]
 
 
 def _fingerprints(value: Any) -> Iterator[str]:

@@ -61,8 +61,8 @@ def gather(config: ReportConfig, last: Artifact, index: Artifact | None) -> dict
 
     artifacts = build_facts.steps_in_order(last, *([index] if index else []))
     by_kind: dict[str, Artifact] = {}
-    for artifact in artifacts:
-        by_kind[artifact.kind] = artifact  # of several of a kind the one nearest to the last
+    for artifact in (above for root in (last, index) if root for above in root.ancestors()):
+        by_kind.setdefault(artifact.kind, artifact)  # of several of a kind the one nearest to the last
     facts: dict[str, Any] = {
         "title": config.title,
         "lineage": build_facts.lineage(artifacts),

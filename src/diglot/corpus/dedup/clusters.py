@@ -13,6 +13,7 @@ import numpy as np
 from diglot.corpus.dedup.linking import Comparisons, link
 from diglot.corpus.dedup.lsh import Buckets
 from diglot.corpus.dedup.near import Similar
+from diglot.corpus.dedup.signatures import Signatures
 
 # An estimate from 112 places has a standard deviation of at most 0.047, so this margin is more than four of them.
 ESTIMATE_MARGIN = 0.2
@@ -22,30 +23,22 @@ ESTIMATE_MARGIN = 0.2
 class AgreesEnough:
     """Does the similarity that two signatures suggest come within ESTIMATE_MARGIN of `jaccard`?"""
 
-    signature: Any  # uint32 [N, K]
+    signatures: Signatures
     jaccard: float
 
     def __call__(self, left: Any, right: Any) -> Any:
-        from diglot.kernels.minhash import agreements
-
-        needed = (self.jaccard - ESTIMATE_MARGIN) * self.signature.shape[1]
-        return agreements(self.signature, left, right) >= needed
+        needed = (self.jaccard - ESTIMATE_MARGIN) * self.signatures.num_places
+        return self.signatures.agreements(left, right) >= needed
 
 
 def loose_clusters(
-    found: Buckets, comparisons: Comparisons, signature: Any, jaccard: float, *, max_rounds: int
+    found: Buckets, comparisons: Comparisons, jaccard: float, agrees: AgreesEnough, *, max_rounds: int
 ) -> tuple[Any, int]:
     """Components of documents connected by Jaccard similarity >= `jaccard`.
 
     Returns: the smallest document number of every document's cluster, int64 [N]; how many pairs max_rounds left out.
     """
-    return link(
-        found,
-        comparisons,
-        Similar(jaccard),
-        max_rounds=max_rounds,
-        worth_comparing=AgreesEnough(signature, jaccard),
-    )
+    return link(found, comparisons, Similar(jaccard), max_rounds=max_rounds, worth_comparing=agrees)
 
 
 def cluster_names(component: Any, ids: Any) -> Any:

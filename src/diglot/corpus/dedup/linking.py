@@ -99,7 +99,7 @@ def link(
     for _ in range(max_rounds):
         hub, other = _star(starts, sizes, members)
         open_ = parents[hub] != parents[other]
-        keys = np.unique(hub[open_] * comparisons.num_documents + other[open_])
+        keys = _pair_keys(hub[open_], other[open_], comparisons.num_documents)
         hub, other = keys // comparisons.num_documents, keys % comparisons.num_documents
         if worth_comparing is not None:
             worth = worth_comparing(hub, other)
@@ -114,16 +114,35 @@ def link(
     return parents, int((sizes * (sizes - 1) // 2).sum())
 
 
+def first_pairs(found: Buckets, num_documents: int, worth_comparing: Callable[[Any, Any], Any]) -> tuple[Any, Any]:
+    """(left, right) of the pairs that the first round of `link` compares, each once."""
+    keys = _pair_keys(*_star(found.starts[:-1], found.sizes, found.members), num_documents)
+    left, right = keys // num_documents, keys % num_documents
+    worth = worth_comparing(left, right)
+    return left[worth], right[worth]
+
+
+def ranges(starts: Any, sizes: Any) -> Any:
+    """starts[k], starts[k] + 1, ... (sizes[k] of them), for every k in turn."""
+    ends = np.cumsum(sizes)
+    return np.repeat(starts - (ends - sizes), sizes) + np.arange(ends[-1] if len(ends) else 0)
+
+
+def _pair_keys(left: Any, right: Any, num_documents: int) -> Any:
+    """One number for each pair, sorted, each once."""
+    return np.unique(left * num_documents + right)
+
+
 def _star(starts: Any, sizes: Any, members: Any) -> tuple[Any, Any]:
     """(first member, other member) of every bucket."""
-    return np.repeat(members[starts], sizes - 1), members[_ranges(starts + 1, sizes - 1)]
+    return np.repeat(members[starts], sizes - 1), members[ranges(starts + 1, sizes - 1)]
 
 
 def _unconnected(starts: Any, sizes: Any, members: Any, component: Any) -> tuple[Any, Any, Any]:
     """The buckets whose members lie in more than one component, packed anew."""
     several = sizes > 1
     starts, sizes = starts[several], sizes[several]
-    members = members[_ranges(starts, sizes)]
+    members = members[ranges(starts, sizes)]
     starts = np.cumsum(sizes) - sizes
     if len(starts) == 0:
         return starts, sizes, members
@@ -131,9 +150,3 @@ def _unconnected(starts: Any, sizes: Any, members: Any, component: Any) -> tuple
     mixed = np.minimum.reduceat(label, starts) != np.maximum.reduceat(label, starts)
     members, sizes = members[np.repeat(mixed, sizes)], sizes[mixed]
     return np.cumsum(sizes) - sizes, sizes, members
-
-
-def _ranges(starts: Any, sizes: Any) -> Any:
-    """starts[k], starts[k] + 1, ... (sizes[k] of them), for every k in turn."""
-    ends = np.cumsum(sizes)
-    return np.repeat(starts - (ends - sizes), sizes) + np.arange(ends[-1] if len(ends) else 0)

@@ -6,7 +6,7 @@ Shingle sets stay in memory up to a budget; beyond it pairs are measured in port
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,21 +16,26 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from diglot.core.errors import InputError
 from diglot.corpus.dedup.keys import DocumentKeys
 
 BYTES_PER_SHINGLE = 8
-DEFAULT_BUDGET_BYTES = 1 << 30
+DEFAULT_BUDGET_BYTES = 1 << 29
+
+# Numbers of documents int64 [D], ascending -> the same documents in portions, in any order: numbers int64 [d],
+# starts int64 [d + 1] and hashes uint64, one sorted set a document.
+Read = Callable[[Any], Iterable[tuple[Any, Any, Any]]]
 
 
 @dataclass
 class ShingleStore:
     """Shingle sets of numbered documents, loaded on demand.
 
-    read: numbers of documents int64 [D], ascending -> starts int64 [D + 1] and hashes uint64, one set a document.
-    num_shingles: int [N], an upper bound of every set's size.
+    num_shingles: int [N], an upper bound of every set's size. budget_bytes: of the sets in memory; what a single pair
+    needs may exceed it.
     """
 
-    read: Callable[[Any], tuple[Any, Any]]
+    read: Read
     num_shingles: Any
     budget_bytes: int = DEFAULT_BUDGET_BYTES
     num_read: int = 0  # documents, each time one is read
@@ -38,19 +43,24 @@ class ShingleStore:
     _starts: Any = field(init=False)
     _ends: Any = field(init=False)
     _hashes: Any = field(init=False)
+    _used: int = field(init=False)
 
     def __post_init__(self) -> None:
         self._sizes = np.zeros(len(self.num_shingles), np.int64)
+        # Of the budget only what is written to becomes memory; growing step by step would copy the sets each time.
+        self._hashes = np.empty(self.budget_bytes // BYTES_PER_SHINGLE, np.uint64)
         self._clear()
 
     def sizes(self, documents: Any) -> Any:
         """How many different shingles documents that were measured before have."""
         return self._sizes[documents]
 
-    def prefetch(self, documents: Any) -> None:
+    def prefetch(self, documents: Any) -> bool:
         """Read these at once if they fit the budget: otherwise the same files would be opened for every few of them."""
-        if self._upper_bound(documents) <= self.budget_bytes:
+        fits = self._upper_bound(documents) <= self.budget_bytes
+        if fits:
             self._require(np.unique(documents))
+        return fits
 
     def overlaps(self, left: Any, right: Any) -> Any:
         """Shared shingles of P pairs, int64 [P]."""
@@ -75,14 +85,18 @@ class ShingleStore:
         missing = documents[self._ends[documents] < 0]
         if len(missing) == 0:
             return
-        if self._hashes.nbytes and self._hashes.nbytes + self._upper_bound(missing) > self.budget_bytes:
+        needed = self._upper_bound(missing) // BYTES_PER_SHINGLE
+        if self._used + needed > len(self._hashes):
             self._clear()
-            missing = documents
-        starts, hashes = self.read(missing)
-        self._starts[missing] = starts[:-1] + len(self._hashes)
-        self._ends[missing] = starts[1:] + len(self._hashes)
-        self._sizes[missing] = np.diff(starts)
-        self._hashes = np.concatenate([self._hashes, hashes])
+            missing, needed = documents, self._upper_bound(documents) // BYTES_PER_SHINGLE
+        if needed > len(self._hashes):
+            self._hashes = np.empty(needed, np.uint64)
+        for numbers, starts, hashes in self.read(missing):
+            self._hashes[self._used : self._used + len(hashes)] = hashes
+            self._starts[numbers] = starts[:-1] + self._used
+            self._ends[numbers] = starts[1:] + self._used
+            self._sizes[numbers] = np.diff(starts)
+            self._used += len(hashes)
         self.num_read += len(missing)
 
     def _upper_bound(self, documents: Any) -> int:
@@ -92,57 +106,50 @@ class ShingleStore:
     def _clear(self) -> None:
         num_documents = len(self.num_shingles)
         self._starts, self._ends = np.zeros(num_documents, np.int64), np.full(num_documents, -1, np.int64)
-        self._hashes = np.zeros(0, np.uint64)
+        self._used = 0
 
 
 @dataclass(frozen=True)
 class TextReader:
     """Reads shingle sets of numbered documents from the Parquet files of a corpus, row group by row group.
 
-    folder: the `documents` folder. workers: threads; Arrow and the kernels run without the interpreter lock.
+    workers: threads; Arrow and the kernels run without the interpreter lock.
     """
 
-    folder: Path
     keys: DocumentKeys
     workers: int = 1
 
-    def __call__(self, documents: Any) -> tuple[Any, Any]:
-        order = np.lexsort((self.keys.row[documents], self.keys.shard[documents]))
-        wanted = documents[order]
-        places = list(self._places(wanted))
+    def __call__(self, documents: Any) -> Iterator[tuple[Any, Any, Any]]:
+        wanted = documents[np.lexsort((self.keys.row[documents], self.keys.shard[documents]))]
         with ThreadPoolExecutor(self.workers) as threads:
-            parts = list(threads.map(lambda place: self._read_row_group(*place), places))
-        sizes = np.concatenate([np.diff(starts) for starts, _ in parts])
-        by_place = np.concatenate([hashes for _, hashes in parts])
-        # Back from the order of the files to the order of the question.
-        position = np.empty(len(documents), np.int64)
-        position[order] = np.arange(len(documents))
-        starts_by_place = np.concatenate([[0], np.cumsum(sizes)])
-        starts = np.concatenate([[0], np.cumsum(sizes[position])])
-        pick = np.repeat(starts_by_place[position] - starts[:-1], sizes[position]) + np.arange(starts[-1])
-        return starts, by_place[pick]
+            yield from threads.map(lambda place: self._read_row_group(*place), list(self._places(wanted)))
 
-    def _places(self, wanted: Any) -> list[tuple[Path, int, Any]]:
-        """(file, row group, rows inside it) that hold the documents, in their order."""
-        found = []
-        for shard in np.unique(self.keys.shard[wanted]):
-            path = self.folder / self.keys.shards[shard].file
-            rows = self.keys.row[wanted[self.keys.shard[wanted] == shard]]
-            metadata = pq.read_metadata(path)
-            first = 0
-            for group in range(metadata.num_row_groups):
-                size = metadata.row_group(group).num_rows
-                inside = rows[(rows >= first) & (rows < first + size)] - first
-                if len(inside):
-                    found.append((path, group, inside))
-                first += size
-        return found
+    def _places(self, wanted: Any) -> Iterator[tuple[Any, Path, int, Any]]:
+        """(documents, file, row group, rows inside it) of documents that are sorted by place."""
+        shard = self.keys.shard[wanted]
+        for first, last in itertools.pairwise([0, *(np.flatnonzero(np.diff(shard)) + 1).tolist(), len(wanted)]):
+            mine = wanted[first:last]
+            rows, path = self.keys.row[mine], self.keys.files[int(shard[first])]
+            metadata = _metadata(path)
+            ends = np.cumsum([metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)])
+            group_of_row = np.searchsorted(ends, rows, side="right")
+            for group in np.unique(group_of_row).tolist():
+                inside = group_of_row == group
+                yield mine[inside], path, group, rows[inside] - (ends[group - 1] if group else 0)
 
-    def _read_row_group(self, path: Path, group: int, rows: Any) -> tuple[Any, Any]:
+    def _read_row_group(self, documents: Any, path: Path, group: int, rows: Any) -> tuple[Any, Any, Any]:
         from diglot.kernels import minhash
         from diglot.kernels.jit import text_buffers
 
         with pq.ParquetFile(path) as file:
             column = file.read_row_group(group, columns=["text"], use_threads=False)["text"]
         texts = column.take(pa.array(rows)).combine_chunks()
-        return minhash.shingle_sets(*text_buffers(texts.cast(pa.large_string())))
+        starts, hashes = minhash.shingle_sets(*text_buffers(texts.cast(pa.large_string())))
+        return documents, starts, hashes
+
+
+def _metadata(path: Path) -> Any:
+    try:
+        return pq.read_metadata(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{path} cannot be read ({error}). Delete it and run the recipe again.") from error

@@ -6,33 +6,39 @@ addresses, and a source that loses more than the alarm share is named.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from diglot.corpus.dedup.keys import DocumentKeys
+from diglot.corpus.dedup.linking import Pairs
 from diglot.corpus.dedup.verdicts import Verdicts
-from diglot.corpus.tables import documents_of
-from diglot.ledger.artifact import Artifact
+from diglot.corpus.tables import read_table
 
 NUM_LARGEST = 20  # groups that are listed
 NUM_MEMBERS = 10  # documents that are listed of each
+JACCARD_STEPS = (0.0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)
 MIN_ALARM_DOCUMENTS = 20  # a source of one page that is a copy is no wipe-out
 
 
-def losses(labels: Any, keys: DocumentKeys, verdicts: Verdicts) -> dict[str, dict[str, Any]]:
-    """Documents and bytes that came in, were dropped and stayed, for every label (source or language)."""
-    names, group = np.unique(labels, return_inverse=True)
+def losses(names: Sequence[str], label: Any, keys: DocumentKeys, verdicts: Verdicts) -> dict[str, dict[str, Any]]:
+    """Documents and bytes that came in, were dropped and stayed, for every label (source or language).
+
+    names, label: names of the labels, also repeated, and the number of each document's, int [N].
+    """
+    distinct_names, group_of_label = np.unique(np.array(names, str), return_inverse=True)
+    group = group_of_label[label[keys.own]]
 
     def total(chosen: Any, weights: Any = None) -> list[int]:
-        counts = np.bincount(group[chosen], None if weights is None else weights[chosen], minlength=len(names))
-        return [int(count) for count in counts]
+        weights = None if weights is None else weights[keys.own][chosen]
+        return [int(count) for count in np.bincount(group[chosen], weights, minlength=len(distinct_names))]
 
-    everything, keep = np.ones(len(keys), bool), verdicts.keep
+    everything, keep = np.ones(len(group), bool), verdicts.keep[keys.own]
     columns = {
         "documents": total(everything),
-        "exact_duplicate": total(verdicts.exact),
-        "near_duplicate": total(verdicts.near),
+        "exact_duplicate": total(verdicts.exact[keys.own]),
+        "near_duplicate": total(verdicts.near[keys.own]),
         "kept": total(keep),
         "bytes": total(everything, keys.num_bytes),
         "bytes_dropped": total(~keep, keys.num_bytes),
@@ -40,8 +46,26 @@ def losses(labels: Any, keys: DocumentKeys, verdicts: Verdicts) -> dict[str, dic
     rows = [dict(zip(columns, counts, strict=True)) for counts in zip(*columns.values(), strict=True)]
     return {
         str(name): {**row, "dropped_share": round(1 - row["kept"] / row["documents"], 4)}
-        for name, row in zip(names, rows, strict=True)
+        for name, row in zip(distinct_names, rows, strict=True)
+        if row["documents"]
     }
+
+
+def removed_by_jaccard(verdicts: Verdicts, compared: Pairs, accepted: Any) -> list[dict[str, Any]]:
+    """Near-duplicates removed, and pairs compared and accepted, at a Jaccard similarity of at least each step.
+
+    What is removed below the Jaccard limit is contained in the document that stays.
+    """
+    removed, pairs = verdicts.jaccard[verdicts.near], compared.jaccard
+    return [
+        {
+            "jaccard_at_least": step,
+            "removed": int((removed >= np.float32(step)).sum()),
+            "compared": int((pairs >= np.float32(step)).sum()),
+            "accepted": int((pairs[accepted] >= np.float32(step)).sum()),
+        }
+        for step in JACCARD_STEPS
+    ]
 
 
 def alarms(by_source: dict[str, dict[str, Any]], alarm_share: float) -> list[str]:
@@ -54,11 +78,11 @@ def alarms(by_source: dict[str, dict[str, Any]], alarm_share: float) -> list[str
     ]
 
 
-def largest_duplicate_groups(artifact: Artifact, keys: DocumentKeys, verdicts: Verdicts) -> list[dict[str, Any]]:
+def largest_duplicate_groups(keys: DocumentKeys, verdicts: Verdicts) -> list[dict[str, Any]]:
     """The kept documents that most others were dropped for."""
     dropped = np.flatnonzero(~verdicts.keep)
     groups = _largest(verdicts.duplicate_of[dropped], dropped, smallest_size=1)
-    urls = _urls(artifact, keys, [number for kept, members in groups for number in (kept, *members)])
+    urls = _urls(keys, [number for kept, members in groups for number in (kept, *members)])
     return [
         {
             "kept": _named(kept, keys, urls),
@@ -77,12 +101,13 @@ def largest_duplicate_groups(artifact: Artifact, keys: DocumentKeys, verdicts: V
     ]
 
 
-def largest_clusters(artifact: Artifact, keys: DocumentKeys, verdicts: Verdicts) -> list[dict[str, Any]]:
+def largest_clusters(keys: DocumentKeys, verdicts: Verdicts) -> list[dict[str, Any]]:
     """The loose clusters with most kept documents."""
     kept = np.flatnonzero(verdicts.keep)
+    kept = kept[kept >= keys.num_fixed]
     _, label = np.unique(verdicts.cluster[kept], return_inverse=True)
     groups = _largest(label, kept, smallest_size=2)
-    urls = _urls(artifact, keys, [number for _, members in groups for number in members])
+    urls = _urls(keys, [number for _, members in groups for number in members])
     return [
         {
             "cluster": verdicts.cluster[members[0]].decode(),
@@ -114,12 +139,12 @@ def _named(number: int, keys: DocumentKeys, urls: dict[int, str | None]) -> dict
     }
 
 
-def _urls(artifact: Artifact, keys: DocumentKeys, numbers: list[int]) -> dict[int, str | None]:
+def _urls(keys: DocumentKeys, numbers: list[int]) -> dict[int, str | None]:
     """Addresses of some documents, read shard by shard."""
     wanted = np.array(sorted(set(map(int, numbers))), np.int64)
     urls: dict[int, str | None] = {}
     for shard in np.unique(keys.shard[wanted]) if len(wanted) else []:
         mine = wanted[keys.shard[wanted] == shard]
-        column = documents_of(artifact, keys.shards[shard], ["url"])["url"].take(keys.row[mine])
+        column = read_table(keys.files[shard], ["url"])["url"].take(keys.row[mine])
         urls |= dict(zip(mine.tolist(), column.to_pylist(), strict=True))
     return urls

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from diglot.core.errors import ConfigError
-from diglot.corpus.dedup.clusters import cluster_names, loose_clusters
+from diglot.corpus.dedup.against import among, near_fixed
+from diglot.corpus.dedup.clusters import AgreesEnough, cluster_names, loose_clusters
 from diglot.corpus.dedup.exact import exact_duplicates
 from diglot.corpus.dedup.keys import DocumentKeys
-from diglot.corpus.dedup.linking import Comparisons, Pairs
-from diglot.corpus.dedup.lsh import Bands, Buckets, buckets
-from diglot.corpus.dedup.near import Similar, near_duplicates
-from diglot.corpus.dedup.overlap import ShingleStore
+from diglot.corpus.dedup.linking import Comparisons, Pairs, first_pairs
+from diglot.corpus.dedup.lsh import Bands, Buckets, distinct
+from diglot.corpus.dedup.near import NearDuplicates, Similar, near_duplicates
+from diglot.corpus.dedup.overlap import Read, ShingleStore
+from diglot.corpus.dedup.signatures import Signatures
 from diglot.corpus.dedup.verdicts import Verdicts, combine
 
 
@@ -45,45 +46,47 @@ class Found:
     seconds: dict[str, float]
 
 
-def search(keys: DocumentKeys, read: Callable[[Any], tuple[Any, Any]], limits: Limits) -> Found:
+def search(keys: DocumentKeys, signatures: Signatures, read: Read, limits: Limits) -> Found:
     """Decide which documents are dropped.
 
     read: shingle sets of documents by their numbers in `keys`, as `ShingleStore` takes them.
-    Raises: ConfigError when the bands need longer signatures than there are.
     """
-    _require_places(keys, limits.near_bands, "num_bands * rows_per_band")
-    _require_places(keys, limits.cluster_bands, "cluster_bands * cluster_rows")
     watch = _Stopwatch()
     with watch.part("exact"):
         exact_of = exact_duplicates(keys.content)
         has_shingles = keys.num_shingles >= limits.min_shingles
-        taking_part = np.flatnonzero((exact_of < 0) & has_shingles)  # numbered anew in what follows
-    signature = keys.signature[taking_part]
-    store = ShingleStore(
-        lambda documents: read(taking_part[documents]), keys.num_shingles[taking_part], limits.budget_bytes
-    )
-    comparisons = Comparisons(len(taking_part), store.overlaps, store.sizes)
+        taking_part = (exact_of < 0) & has_shingles
+        exact_of[: keys.num_fixed] = -1  # two equal texts of the older corpus both stay: that was decided there
+    store = ShingleStore(read, keys.num_shingles, limits.budget_bytes)
+    comparisons = Comparisons(len(keys), store.overlaps, store.sizes)
+    with watch.part("candidates"):
+        candidates = np.flatnonzero(taking_part)
+        near_buckets = signatures.buckets("near", limits.near_bands, candidates)
+        cluster_buckets = signatures.buckets("cluster", limits.cluster_bands, candidates[candidates >= keys.num_fixed])
+        agrees = AgreesEnough(signatures, limits.cluster_jaccard)
+        if keys.num_fixed:
+            near_buckets = _with_own(near_buckets, keys.num_fixed)
+        # Both kinds of candidates at once, since every file that holds one of them is decoded as a whole.
+        loose = first_pairs(cluster_buckets, len(keys), agrees)
+        _ = store.prefetch(np.concatenate([near_buckets.members, *loose])) or store.prefetch(near_buckets.members)
     with watch.part("near"):
-        found = buckets(signature, limits.near_bands)
-        store.prefetch(found.members)
-        near = near_duplicates(found, comparisons, limits.similar, max_rounds=limits.max_rounds)
+        near = _near(near_buckets, comparisons, keys.num_fixed, limits)
         compared = comparisons.all()
     with watch.part("clusters"):
-        kept = np.flatnonzero(near.duplicate_of < 0)
-        found = buckets(signature[kept], limits.cluster_bands)
         component, num_uncompared = loose_clusters(
-            Buckets(found.starts, kept[found.members]),
+            distinct([among(cluster_buckets, near.duplicate_of < 0)]),
             comparisons,
-            signature,
             limits.cluster_jaccard,
+            agrees,
             max_rounds=limits.max_rounds,
         )
-        clusters = keys.ids.copy()
-        clusters[taking_part] = cluster_names(component, keys.ids[taking_part])
+        clusters = cluster_names(component, keys.ids)
     accepted = limits.similar(compared)
+    verdicts = combine(exact_of, np.arange(len(keys)), near, clusters)
+    assert verdicts.keep[: keys.num_fixed].all(), "a document of the older corpus was dropped"
     return Found(
-        verdicts=combine(exact_of, taking_part, near, clusters),
-        compared=compared._replace(left=taking_part[compared.left], right=taking_part[compared.right]),
+        verdicts=verdicts,
+        compared=compared,
         accepted=accepted,
         counts={
             "candidates": len(accepted),
@@ -92,21 +95,35 @@ def search(keys: DocumentKeys, read: Callable[[Any], tuple[Any, Any]], limits: L
             "uncompared": near.num_uncompared,
             "cluster_candidates": len(comparisons.all().left) - len(accepted),
             "cluster_uncompared": num_uncompared,
-            "too_short_for_shingles": int(((exact_of < 0) & ~has_shingles).sum()),
+            "too_short_for_shingles": int(((exact_of < 0) & ~has_shingles)[keys.own].sum()),
             "texts_read": store.num_read,
         },
         seconds=watch.seconds,
     )
 
 
-def _require_places(keys: DocumentKeys, bands: Bands, names: str) -> None:
-    places = keys.signature.shape[1]
-    used = bands.num_bands * bands.rows_per_band
-    if used > places:
-        raise ConfigError(
-            f"{names} = {used} exceeds the {places} places of the MinHash signatures. "
-            f"Set it to at most {places}, or let the annotate step write longer signatures."
-        )
+def _with_own(found: Buckets, num_fixed: int) -> Buckets:
+    """The buckets in which there is a document that is decided on. Members ascend, so it is the last one."""
+    mine = found.members[found.starts[1:] - 1] >= num_fixed
+    sizes = found.sizes
+    return Buckets(np.append(0, np.cumsum(sizes[mine])), found.members[np.repeat(mine, sizes)])
+
+
+def _near(found: Buckets, comparisons: Comparisons, num_fixed: int, limits: Limits) -> NearDuplicates:
+    """Near-duplicates of the older corpus first, then those among what is left of the new one."""
+    if num_fixed == 0:
+        return near_duplicates(found, comparisons, limits.similar, max_rounds=limits.max_rounds)
+    old = near_fixed(found, comparisons, limits.similar, num_fixed, max_rounds=limits.max_rounds)
+    left = old.duplicate_of < 0
+    left[:num_fixed] = False
+    own = near_duplicates(among(found, left), comparisons, limits.similar, max_rounds=limits.max_rounds)
+    of_old = old.duplicate_of >= 0
+    return NearDuplicates(
+        np.where(of_old, old.duplicate_of, own.duplicate_of),
+        np.where(of_old, old.jaccard, own.jaccard),
+        np.where(of_old, old.containment, own.containment),
+        old.num_uncompared + own.num_uncompared,
+    )
 
 
 @dataclass

@@ -94,9 +94,8 @@ def decide(
         return pa.array(array, DECISION.field(name).type)
 
     objections = decisions["reasons"].to_numpy()[row] | (np.uint64(1) << bit[dropped].astype(np.uint64))
-    ids = np.append(keys.ids, b"")
     original, cluster = (np.full(len(decisions), b"", keys.ids.dtype) for _ in range(2))
-    original[row], cluster[rows] = ids[verdicts.duplicate_of[number]], verdicts.cluster[numbers]
+    original[row], cluster[rows] = keys.ids[verdicts.duplicate_of[number]], verdicts.cluster[numbers]
     columns |= {
         "keep": edited("keep", row, False),
         "reasons": edited("reasons", row, objections),
