@@ -59,8 +59,8 @@ class DocumentKeys:
     older corpus and stay whatever they resemble; they stand in the shards from `num_shards` on.
 
     ids bytes; lang int into lang_names, as identified, `und` where unknown; shard int32 and row int64 say where the
-    text is; num_bytes int64; content uint64 [N, 2] is the hash of the normalised text; num_shingles int32, repeats counted;
-    loaded int64 is the place in which the document was loaded: shard by shard, row by row.
+    text is; num_bytes int64; content uint64 [N, 2] is the hash of the normalised text; num_shingles int32, repeats
+    counted; loaded int64 is the place in which the document was loaded: shard by shard, row by row.
     """
 
     shards: list[Shard]
@@ -250,5 +250,5 @@ def _require_unique(ids: Any) -> None:
     if len(twice):
         raise InputError(
             f"{len(np.unique(twice))} document ids occur more than once, for example {twice[0].decode()}. An id is "
-            "made of source and address: give the sources of the ingest step different names, or take out the second copy."
+            "made of source and address: give the sources of the ingest step different names, or take out one copy."
         )
