@@ -285,9 +285,7 @@ def measure(store: Path, workers: int, what: str) -> Row:
         lambda: run(annotate.STEP, store / "annotate" / "a", {"from": ingest}, workers, families=families),
     )
     kept = finished(store / "select" / "s", {"from": signed})
-    done = timed(
-        "deduplicate", lambda: run(deduplicate.STEP, store / "deduplicate" / "d", {"from": kept}, workers)
-    )
+    done = timed("deduplicate", lambda: run(deduplicate.STEP, store / "deduplicate" / "d", {"from": kept}, workers))
     times["all"] = {unit: sum(one[unit] for one in times.values()) for unit in ("wall", "cpu")}
     usage = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     counts = done.counts

@@ -85,7 +85,10 @@ def shards(documents: Artifact) -> list[Shard]:
 def write_table(path: Path, table: pa.Table) -> None:
     """Write one Parquet file atomically, with this project's row groups and compression."""
     with atomic_path(path) as partial:
-        pq.write_table(table, partial, row_group_size=ROW_GROUP, **COMPRESSION)
+        # A dictionary of signatures, which never repeat, takes longer to give up than all the rest takes to write.
+        worth_it = [field.name for field in table.schema if not pa.types.is_fixed_size_list(field.type)]
+        dictionary = worth_it if len(worth_it) < len(table.schema) else True
+        pq.write_table(table, partial, row_group_size=ROW_GROUP, use_dictionary=dictionary, **COMPRESSION)
 
 
 def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:

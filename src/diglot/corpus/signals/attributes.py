@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 Columns = dict[str, Any]
 
-LOW_64 = (1 << 64) - 1
-
 
 def measure(texts: pa.LargeStringArray, family: str, **settings: Any) -> Columns:
     """The attribute columns of `family` for a batch without nulls: name -> pyarrow array of the batch's length."""
@@ -69,13 +67,11 @@ def language(texts: pa.LargeStringArray) -> Columns:
 
 
 def hashes(texts: pa.LargeStringArray) -> Columns:
-    from diglot.text.normalize import content_hash
+    from diglot.kernels.jit import text_buffers
+    from diglot.kernels.normalize import content_hashes
 
-    found = [content_hash(text) for text in texts.to_pylist()]
-    return {
-        "content_hi": pa.array([value >> 64 for value in found], pa.uint64()),
-        "content_lo": pa.array([value & LOW_64 for value in found], pa.uint64()),
-    }
+    high, low = content_hashes(*text_buffers(texts))
+    return {"content_hi": pa.array(high), "content_lo": pa.array(low)}
 
 
 def minhash(texts: pa.LargeStringArray, *, num_permutations: int, seed: int) -> Columns:
