@@ -147,7 +147,7 @@ def kept_signatures(artifact: Artifact, shard: Shard, num_places: int | None = N
     empty = np.zeros((0, column.type.list_size), np.uint32)
     signature = np.concatenate(parts) if len(parts) > 1 else parts[0] if parts else empty
     rows = np.flatnonzero(keep.to_numpy(zero_copy_only=False))
-    return signature[rows, :num_places]
+    return np.ascontiguousarray((signature if len(rows) == len(signature) else signature[rows])[:, :num_places])
 
 
 def require_comparable(corpus: Corpus, against: Corpus) -> None:

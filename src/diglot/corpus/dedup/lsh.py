@@ -9,7 +9,7 @@ alike: a pair that is not proposed stays in the corpus, one too many costs a com
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,7 +36,6 @@ PRESETS = {
     "map-neo": Bands(9, 13),
 }
 FALSE_NEGATIVE_WEIGHT = 0.95
-MULTIPLIER = 0x9E3779B97F4A7C15
 GRID = (np.arange(1000) + 0.5) / 1000  # similarities at which the areas are summed
 
 
@@ -84,23 +83,19 @@ def buckets(signature: Any, bands: Bands) -> Buckets:
     return distinct([group(keys, np.arange(len(signature))) for keys in band_keys(signature, bands)])
 
 
-def band_keys(signature: Any, bands: Bands) -> Iterator[Any]:
-    """For each band the 64-bit hash of its rows: uint32 [N, K] -> num_bands times uint64 [N].
+def band_keys(signature: Any, bands: Bands) -> Any:
+    """For each band the hashes that name its buckets: uint32 [N, K] -> uint64 [num_bands, N]."""
+    from diglot.kernels import bands as kernel
 
-    A collision only adds a candidate. Equal rows in two bands have different hashes, so that the hash alone is the name
-    of a bucket.
-    """
-    for band in range(bands.num_bands):
-        keys = np.full(len(signature), (band + 1) * MULTIPLIER % 2**64, np.uint64)
-        for place in range(band * bands.rows_per_band, (band + 1) * bands.rows_per_band):
-            keys ^= signature[:, place]
-            keys *= np.uint64(MULTIPLIER)
-            keys ^= keys >> np.uint64(29)
-        yield keys
+    return kernel.band_keys(signature, bands.num_bands, bands.rows_per_band)
 
 
 def group(keys: Any, documents: Any) -> Buckets:
     """Buckets of the documents with equal keys: uint64 [M], and numbers int64 [M], ascending among equal keys."""
+    from diglot.kernels.bands import may_repeat
+
+    candidates = np.flatnonzero(may_repeat(keys))
+    keys, documents = keys[candidates], documents[candidates]
     order = np.argsort(keys, kind="stable")  # stable: members of a bucket come out in ascending order
     sorted_keys = keys[order]
     first = np.flatnonzero(np.concatenate([[True], sorted_keys[1:] != sorted_keys[:-1]])[: len(keys)])

@@ -179,7 +179,7 @@ def write_shard(task: ShardSignatures) -> tuple[int, int]:
         files = [task.file("signature")]
         _save(files[0], signature)
         for name, bands in task.bands:
-            keys = np.concatenate([np.zeros(0, np.uint64), *band_keys(signature, bands)])
+            keys = band_keys(signature, bands).ravel()
             rows = np.tile(np.arange(len(signature), dtype=np.uint32), bands.num_bands)
             partition = _partition(keys, task.num_partitions)
             order = np.argsort(partition, kind="stable")
