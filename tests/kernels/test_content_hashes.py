@@ -8,11 +8,11 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from texts_to_try import texts
 
 from diglot.kernels.jit import text_buffers
 from diglot.kernels.normalize import COMPOSING, SPACE, character_kinds, content_hashes
 from diglot.text.normalize import content_hash, normalized
-from texts_to_try import texts
 
 
 def hashes(texts: list[str]) -> list[int]:

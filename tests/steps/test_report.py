@@ -10,14 +10,16 @@ from pathlib import Path
 import pytest
 
 from diglot.core.storage import read_json, write_json
+from diglot.corpus.dedup.lsh import Bands
 from diglot.ledger.artifact import Artifact
+from diglot.steps.deduplicate import STEP as DEDUPLICATE
 from diglot.steps.evaluate import STEP as EVALUATE
 from diglot.steps.index import STEP as INDEX
 from diglot.steps.report import STEP as REPORT
-from diglot.steps.report_page import charts, corpus_facts
+from diglot.steps.report_page import charts, corpus_facts, duplicates
 from diglot.steps.report_page.charts import Dot, Line
 from diglot.steps.report_page.page import bytes_text, render
-from handmade_corpus import run_step
+from handmade_corpus import Doc, run_step, selected
 from small_store import conversations, finetuned, packed, pretrained
 
 EVALUATION = {
@@ -204,6 +206,23 @@ def test_sections_of_steps_that_were_not_run_are_absent(store, inputs):
     assert "chat model" not in page
     assert "verbatim" not in page  # nothing is said about traces without an index
     tags(page)
+
+
+def test_near_copies_are_shown_with_their_s_curve_and_what_was_removed(facts, tmp_path):
+    words = " ".join(f"word{number}" for number in range(80))
+    old = selected(tmp_path, [Doc(words + " old", source="archive")], "old")
+    docs = [Doc(words + " new"), Doc(words[::-1]), Doc(words[::-1] + " end")]
+    found = run_step(
+        DEDUPLICATE, tmp_path / "deduplicate" / "d", inputs={"from": selected(tmp_path, docs), "against": old}
+    )
+    shown = {**facts, "duplicates": duplicates.facts(found)}
+    assert duplicates.view(shown["duplicates"])["groups"][0]["num_dropped"] == 1
+    page = render(shown)
+    assert "14 bands of 8 rows propose half of the pairs at Jaccard 0.68" in page
+    assert "Held against 1 documents of another corpus; dropped for one of them: 1." in page
+    for row in duplicates.view(shown["duplicates"])["rows"]:
+        assert row["proposed"] == pytest.approx(Bands(14, 8).probability(float(row["jaccard"])), abs=1e-4)
+    assert "Near copies" not in render(facts)
 
 
 def test_empty_pages_and_policy_rules_have_stages_of_their_own():

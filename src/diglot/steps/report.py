@@ -57,7 +57,7 @@ def report(config: ReportConfig, context: StepContext) -> dict[str, Any]:
 def gather(config: ReportConfig, last: Artifact, index: Artifact | None) -> dict[str, Any]:
     """Everything the page says, as plain values; a pure function of the artifacts."""
     from diglot.corpus.tables import DECIDING
-    from diglot.steps.report_page import build_facts, corpus_facts, model_facts, score_facts
+    from diglot.steps.report_page import build_facts, corpus_facts, duplicates, model_facts, score_facts
 
     artifacts = build_facts.steps_in_order(last, *([index] if index else []))
     by_kind: dict[str, Artifact] = {}
@@ -79,6 +79,8 @@ def gather(config: ReportConfig, last: Artifact, index: Artifact | None) -> dict
         facts["funnel"] = corpus_facts.funnel(last)
         facts["sources"] = corpus_facts.sources(last)
         facts["ingest"] = by_kind["ingest"].counts
+    if "deduplicate" in by_kind:
+        facts["duplicates"] = duplicates.facts(by_kind["deduplicate"])
     if "split" in by_kind:
         facts["heldout"] = by_kind["split"].counts
     if "train_tokenizer" in by_kind:
@@ -101,4 +103,4 @@ def _tracer(config: ReportConfig, index: Artifact | None, by_kind: dict[str, Art
     return lambda text: trace(text, min_tokens=config.min_traced_tokens)
 
 
-STEP = StepKind(kind="report", version=1, config=ReportConfig, run=report)
+STEP = StepKind(kind="report", version=2, config=ReportConfig, run=report)

@@ -7,6 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from diglot.steps.report_page import duplicates
 from diglot.steps.report_page.charts import Dot, dot_whisker, duration, lineage_diagram, short
 from diglot.steps.report_page.corpus_view import corpus_view, css_of, source_stages, wanted_languages
 from diglot.steps.report_page.language_names import language_name
@@ -28,6 +29,7 @@ def build_view(facts: Facts) -> dict[str, Any]:
         "tiles": _tiles(facts),
         "warnings": facts["warnings"],
         "corpus": corpus_view(facts["funnel"], facts["ingest"]) if facts.get("funnel") else None,
+        "duplicates": duplicates.view(facts["duplicates"]) if facts.get("duplicates") else None,
         "heldout": _heldout(facts.get("heldout")),
         "sources": [source for source in facts.get("sources", []) if source["documents"]],
         "source_stages": source_stages(facts.get("sources", [])),
