@@ -24,6 +24,7 @@ import itertools
 import json
 import random
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -59,11 +60,11 @@ def main() -> None:
     parser.add_argument("--copies", type=int, nargs="+", default=[1, 10])
     parser.add_argument("--pairs", type=int, default=4000, help="pairs for each similarity of `lsh`")
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--measure", nargs=3, metavar=("STORE", "WORKERS", "WHAT"), help=argparse.SUPPRESS)
+    parser.add_argument("--measure", nargs=2, metavar=("STORE", "WORKERS"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
-        store, workers, what = arguments.measure
-        print(json.dumps(measure(Path(store), int(workers), what)))
+        store, workers = arguments.measure
+        print(json.dumps(measure(Path(store), int(workers))))
         return
     result: dict[str, Any] = {"host": host().to_dict()}
     for name in arguments.only:
@@ -122,8 +123,8 @@ def accuracy(arguments: argparse.Namespace) -> Row:
             for a, b in itertools.permutations((pair["a"], pair["b"]))
         )
         facts[name] = (
-            f"{len(dropped)} dropped, precision {right / len(dropped):.4f}; of {len(hard)} pairs of different documents "
-            f"{joined} joined; {len(compared)} candidates, {sum(not p['accepted'] for p in compared)} rejected"
+            f"{len(dropped)} dropped, precision {right / len(dropped):.4f}; {joined} of {len(hard)} pairs of different "
+            f"documents joined; {len(compared)} candidates, {sum(not p['accepted'] for p in compared)} rejected"
         )
     return {"rows": rows, **facts}
 
@@ -196,7 +197,8 @@ def lsh(arguments: argparse.Namespace) -> Row:
     return {
         "rows": rows,
         "largest deviation, points": round(worst["deviation_points"], 2),
-        "at": f"{worst['bands']}, jaccard {worst['jaccard']:.3f}, 95 % interval {worst['low']:.4f} to {worst['high']:.4f}",
+        "at": f"{worst['bands']}, jaccard {worst['jaccard']:.3f}",
+        "95 % interval there": f"{worst['low']:.4f} to {worst['high']:.4f}, expected {worst['expected']:.4f}",
         "expected value inside the 95 % interval": f"{inside} of {len(rows)}",
     }
 
@@ -206,9 +208,9 @@ def speed(arguments: argparse.Namespace) -> Row:
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder)
         _, size = ingested(store, prose())
-        measured(store, 2, "all")  # compiles the kernels
+        measured(store, 2)  # compiles the kernels
         for workers in (1, 2):
-            repeats = [measured(store, workers, "all") for _ in range(arguments.repeats)]
+            repeats = [measured(store, workers) for _ in range(arguments.repeats)]
             for part in ("annotate", "deduplicate", "all"):
                 cpu = [one[part]["cpu"] for one in repeats]
                 wall = [one[part]["wall"] for one in repeats]
@@ -237,8 +239,8 @@ def linear(arguments: argparse.Namespace) -> Row:
                 for copy in range(copies)
                 for one in base
             )
-            ingest, size = ingested(Path(folder), documents)
-            counts = measured(Path(folder), 1, "all")
+            _, size = ingested(Path(folder), documents)
+            counts = measured(Path(folder), 1)
             rows.append(
                 {
                     "copies": copies,
@@ -267,7 +269,7 @@ PARTS: Mapping[str, Callable[[argparse.Namespace], Row]] = {
 }
 
 
-def measure(store: Path, workers: int, what: str) -> Row:
+def measure(store: Path, workers: int) -> Row:
     """Annotate and deduplicate an ingested store in this process: CPU and wall seconds of each, and peak memory."""
     ingest, times = Artifact(store / "ingest" / "i"), {}
 
@@ -279,7 +281,7 @@ def measure(store: Path, workers: int, what: str) -> Row:
 
     families = ("hashes", "minhash")
     for kind in ("annotate", "deduplicate"):
-        subprocess.run(["rm", "-rf", str(store / kind)], check=True)
+        shutil.rmtree(store / kind, ignore_errors=True)
     signed = timed(
         "annotate",
         lambda: run(annotate.STEP, store / "annotate" / "a", {"from": ingest}, workers, families=families),
@@ -298,9 +300,9 @@ def measure(store: Path, workers: int, what: str) -> Row:
     }
 
 
-def measured(store: Path, workers: int, what: str) -> Row:
+def measured(store: Path, workers: int) -> Row:
     """`measure` in a process of its own, so that memory and start-up are those of one run."""
-    command = [sys.executable, "-m", "benchmarks.dedup", "--measure", str(store), str(workers), what]
+    command = [sys.executable, "-m", "benchmarks.dedup", "--measure", str(store), str(workers)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr)

@@ -54,7 +54,7 @@ def rewritten(text: str, copy: int) -> str:
 
 
 def ingested(store: Path, documents: Iterable[Mapping[str, Any]]) -> tuple[Artifact, int]:
-    """Write the documents (`text`, `source`, `lang`, optional `id`) and verdicts that keep them. Returns their bytes."""
+    """Write documents (`text`, `source`, `lang`, perhaps `id`) and verdicts that keep them. Returns their bytes too."""
     ingest, select = store / "ingest" / "i", store / "select" / "s"
     rows: list[dict[str, Any]] = []
     sizes: list[int] = []

@@ -1,4 +1,4 @@
-"""The normalised text of `diglot.text.normalize`, over UTF-8 bytes: white space collapsed, canonical composition left be.
+"""The normalised text of `diglot.text.normalize` over UTF-8 bytes, and its hash.
 
 Most texts are in canonical composition (NFC) already, and that shows in their characters: none that composes with the
 one before it, has a combining class or is written otherwise when composed. A text with such a character is only marked

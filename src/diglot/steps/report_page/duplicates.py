@@ -25,7 +25,7 @@ def facts(artifact: Artifact) -> dict[str, Any]:
 
 
 def view(found: Mapping[str, Any]) -> dict[str, Any]:
-    """The template's `r.duplicates`: sentences, the S-curve and what was removed beside each other, the largest groups."""
+    """The template's `r.duplicates`: sentences, the S-curve beside what was removed, the largest groups."""
     curve, pairs = found["near_curve"], found["pairs"]
     removed = {f"{line['jaccard_at_least']:.2f}": line for line in found["removed_by_jaccard"]}
     sentences = [
