@@ -67,7 +67,7 @@ class DeduplicateConfig:
     from_: str = input_step("select", "deduplicate", "edit", "decontaminate")
     # Another corpus, whose kept documents stay whatever they resemble.
     against: str | None = input_step("deduplicate", "select", "split", "edit", "decontaminate", optional=True)
-    survivor: str | BestBySignal = "declared"  # longest, first, newest, oldest; or {signal: lang_score, best: highest}
+    survivor: BestBySignal | str = "declared"  # longest, first, newest, oldest; or {signal: lang_score, best: highest}
     prefer_sources: tuple[str, ...] = ()  # their documents survive before those of others, whatever the rule says
     bands: str | None = None  # map-neo: 9 bands of 13 rows; needs num_permutations >= 117 in the annotate step
     threshold: float | None = None  # Jaccard at which the bands should separate

@@ -107,7 +107,7 @@ class OnDisk:
         number_of_row[self.row[documents]] = documents
         numbers = self.folder / f"{name}.numbers.npy"
         _save(numbers, number_of_row)
-        key = xxhash.xxh3_128_hexdigest(number_of_row.tobytes())
+        key = f"{xxhash.xxh3_128_hexdigest(number_of_row.tobytes())} {self.num_partitions}"
         tasks = [
             Partition(self.folder, name, number, tuple(self.first_row.tolist()), numbers, key)
             for number in range(self.num_partitions)
