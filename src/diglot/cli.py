@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,8 @@ import typer
 from diglot.core.errors import DiglotError, InputError
 
 if TYPE_CHECKING:
+    from diglot.core.progress import Progress
+    from diglot.corpus.executor import Backend
     from diglot.ledger.artifact import Artifact
 
 app = typer.Typer(
@@ -47,6 +50,12 @@ def run(
     runs: RunsOption = Path("runs"),
     workers: Annotated[int | None, typer.Option(min=1, help="processes; default: all cores")] = None,
     until: Annotated[str | None, typer.Option(help="stop after this step")] = None,
+    cluster: Annotated[
+        str, typer.Option(help="where shards are done: local, or a Ray cluster: auto, HOST:PORT, ray://HOST:PORT")
+    ] = "local",
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="do every N-th shard of the first unfinished step, and leave")
+    ] = None,
 ) -> None:
     """Build everything a recipe describes; reuse what is there; go on where a killed run stopped.
 
@@ -54,19 +63,32 @@ def run(
     diglot run recipes/quickstart.yaml
     diglot run recipes/quickstart.yaml --scale xs
     diglot run recipes/quickstart.yaml --set pages.source=my_pages/ --until distinct
+    diglot run recipes/quickstart.yaml --cluster ray://head:10001 --store /mnt/shared/store
+    diglot run recipes/quickstart.yaml --until signals --shard 2/8
     """
     from diglot.core.hardware import host
     from diglot.core.progress import Progress
+    from diglot.corpus.shares import Share
     from diglot.recipe.closing import closing_lines
     from diglot.recipe.run import Places, run_recipe
     from diglot.recipe.schema import load_recipe
 
+    share = Share.parse(shard) if shard else None
     loaded = load_recipe(recipe, scale=scale, overrides=set_ or ())
     if loaded.scale:
         print(f"scale {loaded.scale}: {loaded.scale_reason}", file=sys.stderr)
-    places = Places(store=store, runs=runs)
+    places, progress = Places(store=store, runs=runs), Progress()
     try:
-        artifacts = run_recipe(loaded, places, workers=workers or host().num_cores, progress=Progress(), until=until)
+        with _backend(cluster, store, progress) as backend:
+            artifacts = run_recipe(
+                loaded,
+                places,
+                workers=workers or host().num_cores,
+                progress=progress,
+                until=until,
+                backend=backend,
+                share=share,
+            )
     except KeyboardInterrupt:  # caught here, because typer would leave without a word
         raise DiglotError("stopped. Finished shards and checkpoints are kept; the same command goes on.") from None
     for artifact in artifacts.values():
@@ -350,6 +372,18 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:  # `diglot show | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+
+
+@contextlib.contextmanager
+def _backend(cluster: str, store: Path, progress: Progress) -> Iterator[Backend | None]:
+    """The back end that `--cluster` names; None is this machine."""
+    if cluster == "local":
+        yield None
+        return
+    from diglot.corpus.ray_tasks import RayTasks
+
+    with contextlib.closing(RayTasks(cluster, store, progress)) as backend:
+        yield backend
 
 
 def _run_names(runs: Path) -> list[str]:

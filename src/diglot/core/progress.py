@@ -14,16 +14,23 @@ SECONDS_BETWEEN_LOG_LINES = 10.0
 
 
 class Bar:
-    """One task's progress. `advance` after each unit, `note` for the text behind it (`loss 3.21  5,400 tokens/s`)."""
+    """One task's progress. `advance` after each unit, `note` for the text behind it (`loss 3.21  5,400 tokens/s`).
 
-    def __init__(self, label: str, total: int | None, unit: str, emit: Callable[[str], None], live: bool) -> None:
-        self.label, self.total, self.unit = label, total, unit
-        self.done, self.text = 0, ""
+    total_bytes: of all units, when they differ in size: the share done and the time left count bytes then, and the line
+        tells the speed.
+    """
+
+    def __init__(
+        self, label: str, total: int | None, unit: str, emit: Callable[[str], None], live: bool, total_bytes: int = 0
+    ) -> None:
+        self.label, self.total, self.unit, self.total_bytes = label, total, unit, total_bytes
+        self.done, self.done_bytes, self.text = 0, 0, ""
         self._emit, self._live = emit, live
         self._start = self._last = time.monotonic()
 
-    def advance(self, amount: int = 1, note: str | None = None) -> None:
+    def advance(self, amount: int = 1, note: str | None = None, num_bytes: int = 0) -> None:
         self.done += amount
+        self.done_bytes += num_bytes
         if note is not None:
             self.text = note
         now = time.monotonic()
@@ -35,9 +42,12 @@ class Bar:
         elapsed = now - self._start
         head = f"{self.label}: {self.done:,}"
         if self.total:
-            share = self.done / self.total
+            share = self.done_bytes / self.total_bytes if self.total_bytes else self.done / self.total
             left = elapsed / share - elapsed if share > 0 else float("inf")
-            head += f"/{self.total:,} {self.unit} ({share:.0%}, {_clock(left)} left)"
+            size = f" of {self.total_bytes / 1e6:,.0f} MB" if self.total_bytes else ""
+            head += f"/{self.total:,} {self.unit} ({share:.0%}{size}, {_clock(left)} left)"
+            if self.total_bytes and elapsed > 0:
+                head += f"  {self.done_bytes / 1e6 / elapsed:,.1f} MB/s"
         else:
             head += f" {self.unit} ({_clock(elapsed)})"
         return f"{head}  {self.text}" if self.text else head
@@ -51,9 +61,9 @@ class Progress:
         self.live = not quiet and sys.stderr.isatty()
 
     @contextmanager
-    def bar(self, label: str, total: int | None = None, unit: str = "items") -> Iterator[Bar]:
+    def bar(self, label: str, total: int | None = None, unit: str = "items", total_bytes: int = 0) -> Iterator[Bar]:
         """`with progress.bar("ingest", 120, "shards") as bar: ... bar.advance()`."""
-        bar = Bar(label, total, unit, self._emit, self.live)
+        bar = Bar(label, total, unit, self._emit, self.live, total_bytes)
         try:
             yield bar
         finally:

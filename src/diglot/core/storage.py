@@ -10,20 +10,22 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from diglot.core.errors import explain_os_error
 
-PARTIAL = ".partial"  # suffix of a file that is being written; cleaned up by the next writer of the same name
+PARTIAL = ".partial"  # suffix of a file that is being written; what a killed writer leaves goes with the next run
 
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; on success fsync it and rename it into place, on failure remove it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
+    # Process numbers repeat from machine to machine, and two machines may write the same file on a shared file system.
+    partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}")
     try:
         yield partial
         descriptor = os.open(partial, os.O_RDONLY)

@@ -1,23 +1,30 @@
-"""Runs one function over many shards, in this process or in a pool of local processes.
+"""Runs one function over many shards: in this process, in local processes, or wherever the back end of the run works.
 
 Processes are given paths, never documents: a measured pool that pickled the documents across was 2-3 times slower than
 one whose workers open their own files. A worker that dies (segmentation fault, out of memory) loses nothing: its shard
 is tried again, and if it dies again, the document that does it is found by bisection and set aside.
 
 A task says by `diglot.corpus.finished` which of its files are complete, so a run that was killed redoes only the shards
-that were in work. Results come back in task order, whatever the number of workers.
+that were in work. Results come back in task order, whatever the back end and the number of workers.
+
+A step does not know where its shards are done. The runner says so around it:
+
+    with running_on(backend): ...      # for example corpus.ray_tasks.RayTasks
+    with doing_share(share): ...       # only every n-th shard, see corpus.shares
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from diglot.core.errors import DiglotError, explain_os_error
 from diglot.core.progress import Progress
-from diglot.corpus.workers import Died, Failed, Outcome, pool, single
+from diglot.corpus.shares import Share, ShareDone
+from diglot.corpus.workers import Died, Failed, LocalProcesses, Outcome, Value
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -39,6 +46,53 @@ class Quarantine(Generic[T]):
     without: Callable[[T, tuple[int, ...]], T]
 
 
+class Backend(Protocol):
+    """A place where tasks are done.
+
+    elsewhere: True where even a single worker is not this process.
+    """
+
+    elsewhere: bool
+
+    def run(
+        self, function: Callable[[Any], Any], tasks: Sequence[Any], workers: int
+    ) -> Generator[tuple[int, Outcome], None, None]:
+        """(index, outcome) of every task as they come. A task whose worker died is the caller's to try again.
+
+        workers: how many may work at a time; a cluster uses what it has.
+        """
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Outcome:
+        """The outcome of `function(*arguments)` in a process that may die of it."""
+
+    def close(self) -> None:
+        """End what was started."""
+
+
+_BACKEND: ContextVar[Backend | None] = ContextVar("backend", default=None)
+_SHARE: ContextVar[Share | None] = ContextVar("share", default=None)
+
+
+@contextlib.contextmanager
+def running_on(backend: Backend) -> Iterator[None]:
+    """Every `map_shards` inside works there. The caller closes the back end."""
+    token = _BACKEND.set(backend)
+    try:
+        yield
+    finally:
+        _BACKEND.reset(token)
+
+
+@contextlib.contextmanager
+def doing_share(share: Share) -> Iterator[None]:
+    """The first recorded `map_shards` inside does only this share of its tasks and ends with ShareDone."""
+    token = _SHARE.set(share)
+    try:
+        yield
+    finally:
+        _SHARE.reset(token)
+
+
 def map_shards(
     function: Callable[[T], R],
     tasks: Sequence[T],
@@ -47,37 +101,43 @@ def map_shards(
     progress: Progress,
     label: str,
     quarantine: Quarantine[T] | None = None,
+    num_bytes: Callable[[T], int] | None = None,
+    recorded: bool = True,
 ) -> list[R]:
-    """`[function(task) for task in tasks]`, spread over `workers` processes.
+    """`[function(task) for task in tasks]`, spread over `workers` processes or the back end of the run.
 
     Args:
         function: module-level, so that a worker can import it; its result is small (counts, file names).
-        tasks: frozen dataclasses of paths and settings, one a shard. They are started in this order.
+        tasks: frozen dataclasses of paths and settings, one a shard. They are started in this order, or the largest
+            first where `num_bytes` tells, so that no worker is left with a large one at the end.
         workers: 1 runs in this process, except that with a `quarantine` a single child is used: in this process, a
             crash would take the run along.
         label: what the progress line and the errors call this work.
         quarantine: without it, a task whose worker dies twice stops the run.
+        num_bytes: what a task reads, in bytes; for the order, the speed and the time left. Runs in this process.
+        recorded: False for work that leaves no finished files, so that a share of it is of no use to others.
     Raises: the first error of a task, with the worker's traceback as a note; DiglotError for a full disk or a dead
-        worker. Finished shards stay finished.
+        worker. Finished shards stay finished. ShareDone inside `doing_share`.
     """
     if workers < 1:
         raise ValueError(f"workers = {workers}, but {label} needs at least one.")
-    with progress.bar(label, len(tasks), "shards") as bar:
-        if workers == 1 and quarantine is None:
-            results: list[R] = []
-            for task in tasks:
-                with _explained(label):
-                    results.append(function(task))
-                bar.advance()
-            return results
-        done: dict[int, R] = {}
-        with pool(min(workers, len(tasks))) as running:
-            for index, outcome in running.run(function, tasks):
-                if isinstance(outcome, Died):
-                    outcome = _after_death(function, tasks[index], outcome, quarantine, progress, label)
-                with _explained(label):
-                    done[index] = outcome.value()
-                bar.advance()
+    share = _SHARE.get() if recorded else None
+    mine = share.indices(len(tasks)) if share else range(len(tasks))
+    sizes = {index: num_bytes(tasks[index]) for index in mine} if num_bytes else {}
+    order = sorted(mine, key=lambda index: -sizes.get(index, 0))  # stable: without sizes as they were given
+    done: dict[int, R] = {}
+    with (
+        progress.bar(label, len(mine), "shards", total_bytes=sum(sizes.values())) as bar,
+        contextlib.closing(_outcomes(function, tasks, order, workers, quarantine, progress, label)) as outcomes,
+        _explained(label),
+    ):
+        for index, outcome in outcomes:
+            done[index] = outcome.value()
+            if share:
+                share.mark(label, index, len(tasks))
+            bar.advance(num_bytes=sizes.get(index, 0))
+    if share:
+        raise ShareDone(label=label, num_finished=share.num_finished(label, len(tasks)), num_tasks=len(tasks))
     return [done[index] for index in range(len(tasks))]
 
 
@@ -116,7 +176,36 @@ def isolate(crashes: Callable[[int, int], bool], num_documents: int) -> tuple[in
     return tuple(sorted(found))
 
 
+def _outcomes(
+    function: Callable[[T], Any],
+    tasks: Sequence[T],
+    order: Sequence[int],
+    workers: int,
+    quarantine: Quarantine[T] | None,
+    progress: Progress,
+    label: str,
+) -> Generator[tuple[int, Outcome], None, None]:
+    """(index, outcome) of the tasks in `order`, as they come; what died was tried again."""
+    given = _BACKEND.get()
+    backend = given or LocalProcesses()
+    if workers == 1 and quarantine is None and not backend.elsewhere:
+        for index in order:
+            yield index, Value(function(tasks[index]))
+        return
+    try:
+        with contextlib.closing(backend.run(function, [tasks[index] for index in order], workers)) as running:
+            for place, outcome in running:
+                index = order[place]
+                if isinstance(outcome, Died):
+                    outcome = _after_death(backend, function, tasks[index], outcome, quarantine, progress, label)
+                yield index, outcome
+    finally:
+        if given is None:
+            backend.close()
+
+
 def _after_death(
+    backend: Backend,
     function: Callable[[T], Any],
     task: T,
     died: Died,
@@ -125,28 +214,27 @@ def _after_death(
     label: str,
 ) -> Outcome:
     """Try the task again in a fresh process; if it dies again, without the documents that kill it."""
-    with single() as call:
-        again = call(function, task)  # a neighbour may have taken the memory: one death proves nothing
-        if not isinstance(again, Died):
-            progress.say(f"{label}: a worker {died}; its shard was done again and is complete.")
-            return again
-        if quarantine is None:
-            raise DiglotError(
-                f"{label}: a worker {again}, twice, at {task}. Nothing is lost: finished shards are kept. "
-                "Use fewer workers if memory is short, or take this file out of the source."
-            )
-        progress.say(f"{label}: a worker {again}, twice, at the same shard; looking for the document that does it.")
+    again = backend.call(function, task)  # a neighbour may have taken the memory: one death proves nothing
+    if not isinstance(again, Died):
+        progress.say(f"{label}: a worker {died}; its shard was done again and is complete.")
+        return again
+    if quarantine is None:
+        raise DiglotError(
+            f"{label}: a worker {again}, twice, at {task}. Nothing is lost: finished shards are kept. "
+            "Use fewer workers if memory is short, or take this file out of the source."
+        )
+    progress.say(f"{label}: a worker {again}, twice, at the same shard; looking for the document that does it.")
 
-        def crashes(start: int, stop: int) -> bool:
-            assert quarantine is not None
-            outcome = call(quarantine.probe, task, start, stop)
-            if isinstance(outcome, Failed):
-                outcome.value()
-            return isinstance(outcome, Died)
+    def crashes(start: int, stop: int) -> bool:
+        assert quarantine is not None
+        outcome = backend.call(quarantine.probe, task, start, stop)
+        if isinstance(outcome, Failed):
+            outcome.value()
+        return isinstance(outcome, Died)
 
-        poison = isolate(crashes, int(call(quarantine.num_documents, task).value()))
-        progress.say(f"{label}: {len(poison)} document(s) that kill a worker were set aside and are reported.")
-        return call(function, quarantine.without(task, poison))
+    poison = isolate(crashes, int(backend.call(quarantine.num_documents, task).value()))
+    progress.say(f"{label}: {len(poison)} document(s) that kill a worker were set aside and are reported.")
+    return backend.call(function, quarantine.without(task, poison))
 
 
 @contextlib.contextmanager

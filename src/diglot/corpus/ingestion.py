@@ -92,6 +92,11 @@ def ingest_shard(task: IngestTask) -> dict[str, Any]:
     return result
 
 
+def num_input_bytes(task: IngestTask) -> int:
+    """Bytes that the shard's files take, as they are stored."""
+    return sum(file.size for file in task.files)
+
+
 def refusals_path(out: Path) -> Path:
     """Where a shard keeps its refusals until they are gathered; hidden, so it is not a file of the artifact."""
     return out.with_name(f".{out.stem}.refused.jsonl")

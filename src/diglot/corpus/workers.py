@@ -14,16 +14,14 @@ import pickle
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any, TypeVar
+from typing import Any
 
 from diglot.core.errors import DiglotError
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -51,12 +49,14 @@ class Failed:
 
 @dataclass(frozen=True)
 class Died:
-    """The worker ended without an answer."""
+    """The worker ended without an answer; its exit code, where it is known."""
 
     exit_code: int | None
 
     def __str__(self) -> str:
-        if self.exit_code is None or self.exit_code >= 0:
+        if self.exit_code is None:
+            return "died"
+        if self.exit_code >= 0:
             return f"left with code {self.exit_code}"
         name = signal.Signals(-self.exit_code).name
         return f"was killed by {name}" + (" (often: out of memory)" if name == "SIGKILL" else "")
@@ -110,16 +110,25 @@ class Worker:
         self.pipe.close()
 
 
-@dataclass
-class Pool:
-    """`size` workers over the tasks of one call."""
+class LocalProcesses:
+    """Worker processes of this machine; they stay for the next call until `close`.
 
-    size: int
-    workers: list[Worker] = field(default_factory=list)
+    Loading the kernels takes a worker longer than a small shard does, so a step that maps twice starts them once.
+    """
 
-    def run(self, function: Callable[[T], Any], tasks: Sequence[T]) -> Iterator[tuple[int, Outcome]]:
-        """(index, outcome) as they come. A dead worker is replaced; its task is left to the caller."""
-        self.workers = [Worker.start() for _ in range(self.size)]
+    elsewhere = False
+
+    def __init__(self) -> None:
+        self._idle: list[Worker] = []
+        self._trial: Worker | None = None  # for `call`
+
+    def run(
+        self, function: Callable[[Any], Any], tasks: Sequence[Any], workers: int
+    ) -> Generator[tuple[int, Outcome], None, None]:
+        """(index, outcome) as they come, from `workers` processes. A dead one is replaced; its task is the caller's.
+
+        Workers that are in the middle of a task when the caller leaves the loop are stopped.
+        """
         waiting = iter(enumerate(tasks))
         in_work: dict[Connection, tuple[int, Worker]] = {}
 
@@ -128,51 +137,44 @@ class Pool:
                 worker.send(function, (task,))
                 in_work[worker.pipe] = (index, worker)
                 return
+            self._idle.append(worker)
 
-        for worker in self.workers:
-            feed(worker)
-        while in_work:
-            for pipe in wait(list(in_work)):
-                assert isinstance(pipe, Connection)
-                index, worker = in_work.pop(pipe)
-                outcome = worker.answer()
-                if isinstance(outcome, Died):
-                    worker = self.replace(worker)
-                feed(worker)
-                yield index, outcome
+        try:
+            for _ in range(min(workers, len(tasks))):
+                feed(self._idle.pop() if self._idle else Worker.start())
+            while in_work:
+                for pipe in wait(list(in_work)):
+                    assert isinstance(pipe, Connection)
+                    index, worker = in_work.pop(pipe)
+                    outcome = worker.answer()
+                    if isinstance(outcome, Died):
+                        worker.stop()
+                        worker = Worker.start()
+                    feed(worker)
+                    yield index, outcome
+        finally:
+            for _, worker in in_work.values():
+                worker.stop()
 
-    def replace(self, dead: Worker) -> Worker:
-        dead.stop()
-        fresh = Worker.start()
-        self.workers[self.workers.index(dead)] = fresh
-        return fresh
-
-
-@contextlib.contextmanager
-def pool(size: int) -> Iterator[Pool]:
-    """Workers that are gone when the block ends, also on an error and on Ctrl-C."""
-    started = Pool(size)
-    try:
-        yield started
-    finally:
-        for worker in started.workers:
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Outcome:
+        """The outcome of `function(*arguments)` in a process of its own, which may die of it."""
+        worker, self._trial = self._trial or Worker.start(), None
+        try:
+            worker.send(function, arguments)
+            outcome = worker.answer()
+        except BaseException:  # Ctrl-C: do not leave it working
             worker.stop()
+            raise
+        if isinstance(outcome, Died):
+            worker.stop()
+        else:
+            self._trial = worker
+        return outcome
 
-
-@contextlib.contextmanager
-def single() -> Iterator[Callable[..., Outcome]]:
-    """`call(function, *arguments) -> outcome` in a child of its own, which is replaced when it dies."""
-    with pool(1) as only:
-        only.workers = [Worker.start()]
-
-        def call(function: Callable[..., Any], *arguments: Any) -> Outcome:
-            only.workers[0].send(function, arguments)
-            outcome = only.workers[0].answer()
-            if isinstance(outcome, Died):
-                only.replace(only.workers[0])
-            return outcome
-
-        yield call
+    def close(self) -> None:
+        for worker in [*self._idle, *([self._trial] if self._trial else [])]:
+            worker.stop()
+        self._idle, self._trial = [], None
 
 
 def _serve(pipe: Connection) -> None:
@@ -181,8 +183,7 @@ def _serve(pipe: Connection) -> None:
     assert parent is not None
     # Orphans stop at once: a parent killed with -9 cannot tell them to, and its successor rewrites their shards.
     threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
-    for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):  # one process a core; read by libraries imported from here on
-        os.environ.setdefault(name, "1")
+    one_thread()
     while True:
         try:
             function, arguments = pipe.recv()
@@ -195,12 +196,18 @@ def _serve(pipe: Connection) -> None:
         try:
             outcome = Value(function(*arguments))
         except BaseException as error:
-            outcome = Failed(_portable(error), traceback.format_exc())
+            outcome = Failed(portable(error), traceback.format_exc())
         with contextlib.suppress(BrokenPipeError):
             pipe.send(outcome)
 
 
-def _portable(error: BaseException) -> BaseException:
+def one_thread() -> None:
+    """One process a core, so one thread a process: Arrow, OpenMP and numba read this when they are first used."""
+    for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+
+
+def portable(error: BaseException) -> BaseException:
     """The error itself where it survives pickling, else its text."""
     try:
         pickle.loads(pickle.dumps(error))

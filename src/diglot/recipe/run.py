@@ -7,6 +7,9 @@
     runs/<recipe>/<step>            link to the step's artifact
 
 A kill at any moment leaves finished artifacts, and the finished shards and checkpoints of the step it hit.
+
+With a share (`--shard i/n`) a run does every n-th shard of the first unfinished step and leaves. Shares of one step
+work side by side; the last one completes the step, or the next run without a share does.
 """
 
 from __future__ import annotations
@@ -15,17 +18,24 @@ import contextlib
 import fcntl
 import json
 import os
+import secrets
+import shutil
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
-from diglot.core.errors import DiglotError, InputError, explain_os_error
+from diglot.core.errors import ConfigError, DiglotError, InputError, explain_os_error
 from diglot.core.progress import Progress
 from diglot.core.storage import PARTIAL, write_json, write_text
+from diglot.corpus.executor import Backend, doing_share, running_on
+from diglot.corpus.finished import remove_partial_files
+from diglot.corpus.shares import FOLDER as SHARES
+from diglot.corpus.shares import Share, ShareDone
+from diglot.corpus.workers import LocalProcesses
 from diglot.ledger.artifact import Artifact
 from diglot.ledger.manifest import (
     Manifest,
@@ -53,11 +63,22 @@ class Places:
 
 
 def run_recipe(
-    recipe: Recipe, places: Places, *, workers: int, progress: Progress, until: str | None = None
+    recipe: Recipe,
+    places: Places,
+    *,
+    workers: int,
+    progress: Progress,
+    until: str | None = None,
+    backend: Backend | None = None,
+    share: Share | None = None,
 ) -> dict[str, Artifact]:
     """Bring every step's artifact into existence, in order; return them by step name.
 
-    until: stop after this step. Raises DiglotError when a step fails or an expectation is not met.
+    Args:
+        until: stop after this step.
+        backend: where shards are done; None is `workers` processes of this machine. No result depends on it.
+        share: do only this share of the first unfinished step; what is returned are the steps finished then.
+    Raises: DiglotError when a step fails or an expectation is not met.
     """
     if until is not None:
         recipe.step(until)
@@ -73,15 +94,23 @@ def run_recipe(
         name = planned.step.name
         if planned.status == "reuse":
             progress.say(f"  {name:<12} reused   {planned.artifact.fingerprint}")
+        elif share and not _do_share(planned, recipe, workers, progress, backend, share):
+            return artifacts
         else:
             progress.say(f"  {name:<12} {planned.status}s   {planned.artifact.fingerprint}")
-            seconds = _build(planned, recipe, workers, progress)
+            try:
+                seconds = _build(planned, recipe, workers, progress, backend)
+            except _BusyError:
+                if share is None:
+                    raise
+                progress.say(f"  {name:<12} is completed by another share")
+                return artifacts
             progress.say(f"  {name:<12} done in {seconds:.1f} s")
         artifacts[name] = planned.artifact
         _link(folder / name, planned.artifact.path)
         _append(folder / "ledger.jsonl", {"time": now(), "step": name, "status": planned.status, **planned.record()})
         _check_expectations(recipe, name, planned.artifact)
-        if name == until:
+        if name == until or (share and planned.status != "reuse"):
             break
     progress.say(f"{recipe.run_name}: finished in {time.monotonic() - started:.1f} s")
     return artifacts
@@ -98,25 +127,21 @@ def run_artifacts(places: Places, run_name: str) -> dict[str, Artifact]:
     return {name: artifact for name, artifact in artifacts.items() if artifact.is_complete}
 
 
-def _build(planned: PlannedStep, recipe: Recipe, workers: int, progress: Progress) -> float:
+class _BusyError(DiglotError):
+    """Another process holds the lock of an artifact."""
+
+
+def _build(planned: PlannedStep, recipe: Recipe, workers: int, progress: Progress, backend: Backend | None) -> float:
     """Run one step and write its manifest. Returns the seconds of this attempt."""
     step, folder = planned.step, planned.artifact.path
-    folder.mkdir(parents=True, exist_ok=True)
     with _lock(folder):
-        for leftover in folder.rglob(f".*{PARTIAL}"):  # of a killed attempt
-            leftover.unlink(missing_ok=True)
+        if planned.artifact.is_complete:  # by another process, since the plan was made
+            return 0.0
+        remove_partial_files(folder)  # of a killed attempt
         started, clock = now(), time.monotonic()
-        context = StepContext(
-            step=step.name,
-            out=folder,
-            inputs=planned.inputs,
-            seed=recipe.seed,
-            workers=workers,
-            progress=progress,
-            recipe_dir=recipe.path.parent,
-        )
         try:
-            counts = step.kind.run(step.config, context)
+            counts = _run(planned, recipe, workers, progress, backend)
+            shutil.rmtree(folder / SHARES, ignore_errors=True)
             seconds = time.monotonic() - clock
             write_manifest(
                 folder,
@@ -149,17 +174,80 @@ def _build(planned: PlannedStep, recipe: Recipe, workers: int, progress: Progres
     return seconds
 
 
+def _run(planned: PlannedStep, recipe: Recipe, workers: int, progress: Progress, backend: Backend | None) -> Any:
+    """Call the step's function; its workers live as long as it."""
+    step, local = planned.step, LocalProcesses()
+    context = StepContext(
+        step=step.name,
+        out=planned.artifact.path,
+        inputs=planned.inputs,
+        seed=recipe.seed,
+        workers=workers,
+        progress=progress,
+        recipe_dir=recipe.path.parent.resolve(),  # the workers of a cluster have other working folders
+    )
+    try:
+        with running_on(backend or local):
+            return step.kind.run(step.config, context)
+    finally:
+        local.close()
+
+
+def _do_share(
+    planned: PlannedStep, recipe: Recipe, workers: int, progress: Progress, backend: Backend | None, share: Share
+) -> bool:
+    """Do a share of a step, side by side with other shares. True when that was the last of its shards."""
+    step, folder, name = planned.step, planned.artifact.path, f"{share.index}/{share.count}"
+    if not step.kind.shards_divide:
+        raise ConfigError(
+            f"step '{step.name}' ({step.kind.kind}) cannot be divided into shares, and all before it are finished. "
+            f"Run it once without --shard: diglot run ... --until {step.name}"
+        )
+    progress.say(f"  {step.name:<12} share {name}   {planned.artifact.fingerprint}")
+    try:
+        with _lock(folder, shared=True), doing_share(replace(share, folder=folder)):
+            _run(planned, recipe, workers, progress, backend)
+    except _BusyError:
+        progress.say(f"  {step.name:<12} is being completed by another process; nothing is left for share {name}")
+        return False
+    except ShareDone as done:
+        progress.say(
+            f"  {step.name:<12} share {name} done; {done.num_finished} of {done.num_tasks} shards are finished"
+        )
+        if done.num_finished < done.num_tasks:
+            progress.say(
+                "The share that finishes the last shard completes the step, and so does a run without --shard."
+            )
+        return done.num_finished == done.num_tasks
+    raise AssertionError(f"{step.kind.kind} says that its shards divide, but maps none that are recorded.")
+
+
 @contextlib.contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """One builder per artifact; the lock falls with the process that holds it."""
-    with (folder / ".lock").open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise DiglotError(f"another process is building {folder}. Wait for it, or stop it and run again.") from None
-        yield
-    with contextlib.suppress(OSError):
-        (folder / ".lock").unlink()
+def _lock(folder: Path, *, shared: bool = False) -> Iterator[None]:
+    """One builder per artifact, or any number of shares of it; the lock falls with the process that holds it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / ".lock"
+    while True:
+        with path.open("a") as stream:
+            try:
+                fcntl.flock(stream, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            except OSError:
+                raise _BusyError(
+                    f"another process is building {folder}. Wait for it, or stop it and run again."
+                ) from None
+            if not _is_at(stream, path):  # removed by its last holder before we locked it
+                continue
+            yield
+            if not shared:
+                path.unlink(missing_ok=True)
+            return
+
+
+def _is_at(stream: IO[str], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(stream.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _record_run(recipe: Recipe, plan: list[PlannedStep], folder: Path) -> None:
@@ -185,8 +273,7 @@ def _link(link: Path, target: Path) -> None:
     relative = os.path.relpath(target, link.parent)
     if link.is_symlink() and os.readlink(link) == relative:
         return
-    temporary = link.with_name(f".{link.name}{PARTIAL}")
-    temporary.unlink(missing_ok=True)
+    temporary = link.with_name(f".{link.name}.{secrets.token_hex(4)}{PARTIAL}")
     temporary.symlink_to(relative)
     os.replace(temporary, link)
 

@@ -67,11 +67,9 @@ class AnnotateConfig:
 def annotate(config: AnnotateConfig, context: StepContext) -> dict[str, Any]:
     """Measure all shards; see the module for the files."""
     from diglot.corpus.executor import Quarantine, map_shards
-    from diglot.corpus.finished import remove_partial_files
     from diglot.corpus.tables import shards
 
     started = time.monotonic()
-    remove_partial_files(context.out)
     corpus = context.input()
     brought = load_brought(config, context.recipe_dir)
     documents = corpus.path / "documents"
@@ -86,6 +84,7 @@ def annotate(config: AnnotateConfig, context: StepContext) -> dict[str, Any]:
         progress=context.progress,
         label=context.step,
         quarantine=Quarantine(num_documents=num_documents, probe=probe, without=without),
+        num_bytes=lambda task: task.documents.stat().st_size,
     )
     languages: dict[str, dict[str, int]] = {}
     for counts in found:
@@ -265,4 +264,6 @@ def _languages(texts: pa.ChunkedArray, tables: dict[str, pa.Table]) -> dict[str,
     }
 
 
-STEP = StepKind(kind="annotate", version=2, config=AnnotateConfig, run=annotate, observe=observe)
+STEP = StepKind(
+    kind="annotate", version=2, config=AnnotateConfig, run=annotate, shards_divide=True, observe=observe
+)

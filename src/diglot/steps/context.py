@@ -70,6 +70,8 @@ class StepKind:
     """One kind of step.
 
     draws_random_numbers: the seed is part of its fingerprint.
+    shards_divide: its work is one `map_shards` over tasks that `corpus.finished.once` records, so `--shard i/n` may
+        divide it among processes that know nothing of each other.
     observe: for kinds that read the outside world: `(config, recipe_dir, store) -> JSON value` that changes when what
         they would read changes; part of the fingerprint.
     """
@@ -79,6 +81,7 @@ class StepKind:
     config: type
     run: Callable[[Any, StepContext], dict[str, Any]]
     draws_random_numbers: bool = False
+    shards_divide: bool = False
     observe: Callable[[Any, Path, Path], dict[str, Any]] | None = None
 
     def input_fields(self) -> dict[str, tuple[str, ...]]:

@@ -70,11 +70,9 @@ class IngestConfig:
 def ingest(config: IngestConfig, context: StepContext) -> dict[str, Any]:
     """Read every source. Returns counts by source, reason and declared language."""
     from diglot.corpus.executor import map_shards
-    from diglot.corpus.finished import remove_partial_files
-    from diglot.corpus.ingestion import QUARANTINE, ingest_shard, refusals_path
+    from diglot.corpus.ingestion import QUARANTINE, ingest_shard, num_input_bytes, refusals_path
 
     started = time.perf_counter()
-    remove_partial_files(context.out)
     found = _find(config, context.recipe_dir, context.progress)
     if not found.files:
         raise InputError(
@@ -85,7 +83,13 @@ def ingest(config: IngestConfig, context: StepContext) -> dict[str, Any]:
     tasks = plan(found, config, context.out / "documents")
     tasks, left_out = _subset(tasks, config.max_documents, context)
     results = map_shards(
-        ingest_shard, tasks, workers=context.workers, progress=context.progress, label="ingest", quarantine=QUARANTINE
+        ingest_shard,
+        tasks,
+        workers=context.workers,
+        progress=context.progress,
+        label="ingest",
+        quarantine=QUARANTINE,
+        num_bytes=num_input_bytes,
     )
     expected = {task.out.parent / name for task, result in zip(tasks, results, strict=True) for name in result["files"]}
     for path in (context.out / "documents").rglob("*.parquet"):
@@ -159,11 +163,19 @@ def _subset(tasks: list[IngestTask], max_documents: int | None, context: StepCon
     from dataclasses import replace
 
     from diglot.corpus.executor import map_shards
-    from diglot.corpus.ingestion import list_ids
+    from diglot.corpus.ingestion import list_ids, num_input_bytes
 
     if max_documents is None:
         return tasks, 0
-    listed = map_shards(list_ids, tasks, workers=context.workers, progress=context.progress, label="choose documents")
+    listed = map_shards(
+        list_ids,
+        tasks,
+        workers=context.workers,
+        progress=context.progress,
+        label="choose documents",
+        num_bytes=num_input_bytes,
+        recorded=False,
+    )
     ids = sorted(id for of_shard in listed for id in of_shard)
     if len(ids) <= max_documents:
         return tasks, 0
@@ -221,4 +233,4 @@ def _spelled(config: IngestConfig) -> str:
     return f"source {json.dumps(config.source, ensure_ascii=False)}"
 
 
-STEP = StepKind(kind="ingest", version=2, config=IngestConfig, run=ingest, observe=observe)
+STEP = StepKind(kind="ingest", version=2, config=IngestConfig, run=ingest, shards_divide=True, observe=observe)

@@ -44,7 +44,7 @@ def pack(config: PackConfig, context: StepContext) -> dict[str, Any]:
     from diglot.corpus.tables import shards
 
     corpus, tokenizer = context.input(), context.input("tokenizer")
-    parts = context.out / "parts"
+    parts, documents = context.out / "parts", corpus.upstream("ingest").path / "documents"
     tasks = [
         PackTask(corpus=corpus, shard=shard, tokenizer=tokenizer.path, parts=parts, check_every=config.check_every)
         for shard in shards(corpus.upstream("ingest"))
@@ -53,7 +53,12 @@ def pack(config: PackConfig, context: StepContext) -> dict[str, Any]:
     found = [
         part
         for shard_parts in map_shards(
-            pack_shard, tasks, workers=context.workers, progress=context.progress, label=context.step
+            pack_shard,
+            tasks,
+            workers=context.workers,
+            progress=context.progress,
+            label=context.step,
+            num_bytes=lambda task: (documents / task.shard.file).stat().st_size,
         )
         for part in shard_parts
     ]
@@ -257,4 +262,4 @@ def _counts(streams: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return counts
 
 
-STEP = StepKind(kind="pack", version=1, config=PackConfig, run=pack)
+STEP = StepKind(kind="pack", version=1, config=PackConfig, run=pack, shards_divide=True)

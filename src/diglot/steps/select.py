@@ -133,11 +133,18 @@ class ShardTask:
 def select_shard(task: ShardTask) -> list[dict[str, Any]]:
     """Write the decisions of one shard; counts by language and first reason, as `_counts` gives them."""
     from diglot.corpus.decide import decide, signal_columns
+    from diglot.corpus.finished import once, record_path
     from diglot.corpus.tables import write_table
 
-    table = decide(signal_columns(task.corpus, task.shard, task.policies.values()), task.policies, task.rules)
-    write_table(task.out / "decisions" / task.shard.file, table)
-    return _counts(table)
+    path = task.out / "decisions" / task.shard.file
+
+    def work() -> tuple[list[Path], list[dict[str, Any]]]:
+        table = decide(signal_columns(task.corpus, task.shard, task.policies.values()), task.policies, task.rules)
+        write_table(path, table)
+        return [path], _counts(table)
+
+    counts: list[dict[str, Any]] = once(record_path(path), "decisions", work)
+    return counts
 
 
 def _counts(decisions: pa.Table) -> list[dict[str, Any]]:
@@ -179,4 +186,4 @@ def _totals(shards: list[list[dict[str, Any]]], rules: list[str]) -> dict[str, A
     return {**total, "languages": languages}
 
 
-STEP = StepKind(kind="select", version=1, config=SelectConfig, run=select, observe=observe)
+STEP = StepKind(kind="select", version=1, config=SelectConfig, run=select, shards_divide=True, observe=observe)
