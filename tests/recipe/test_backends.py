@@ -1,5 +1,7 @@
-"""The data half of a recipe on every back end: workers, shares of a batch scheduler, a Ray cluster. Same bytes from all,
-also when processes are killed and a node is lost."""
+"""The data half of a recipe on every back end: workers, shares of a batch scheduler, a Ray cluster.
+
+Same bytes from all, also when processes are killed and a node is lost.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +13,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import zstandard
 
 from diglot.core.storage import sha256_file
+from ray_on_loopback import ray_cluster
 
 RECIPE = """
 recipe: cleaning
@@ -173,34 +174,19 @@ def test_a_pooled_run_killed_again_and_again_ends_in_the_same_bytes(
     assert not list((tmp_path / "store").rglob("*.partial"))
 
 
-@pytest.fixture
-def ray_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Two nodes with a CPU each on the loopback interface of this machine."""
-    pytest.importorskip("ray")
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # or Ray binds to the network interface
-    from ray.cluster_utils import Cluster
-
-    node = {"num_cpus": 1, "object_store_memory": 80 << 20, "node_ip_address": "127.0.0.1"}
-    cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
-    cluster.second = cluster.add_node(**node)
-    yield cluster
-    cluster.shutdown()
-
-
 def test_a_ray_cluster_that_loses_a_node_writes_the_same_bytes(
-    corpus: Path, undisturbed: dict[str, str], tmp_path: Path, ray_cluster: Any
+    corpus: Path, undisturbed: dict[str, str], tmp_path: Path
 ):
-    process = start(corpus, tmp_path, "--cluster", ray_cluster.address)
-    end = time.monotonic() + 120
-    while not list((tmp_path / "store" / "annotate").rglob(".*.done.json")):  # a task of `signals` is finished
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < end, "no shard was measured in two minutes"
-        time.sleep(0.02)
-    finished = {path.name for path in (tmp_path / "store" / "annotate").rglob(".*.done.json")}
-    ray_cluster.remove_node(ray_cluster.second, allow_graceful=False)
-    assert process.poll() is None
-    said, _ = process.communicate(timeout=300)
+    with ray_cluster(2) as (cluster, nodes):
+        process = start(corpus, tmp_path, "--cluster", cluster.address)
+        end = time.monotonic() + 120
+        while not (finished := list((tmp_path / "store" / "annotate").rglob(".*.done.json"))):
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < end, "no shard was measured in two minutes"
+            time.sleep(0.02)
+        cluster.remove_node(nodes[1], allow_graceful=False)
+        assert process.poll() is None
+        said, _ = process.communicate(timeout=300)
     assert process.returncode == 0, said
     assert "2 nodes with 2 CPUs" in said
     assert len(finished) < 20, "the node was lost too late to prove anything"

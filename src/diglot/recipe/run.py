@@ -139,7 +139,7 @@ def _build(planned: PlannedStep, recipe: Recipe, workers: int, progress: Progres
             return 0.0
         remove_partial_files(folder)  # of a killed attempt
         started, clock = now(), time.monotonic()
-        try:
+        with _explained(planned):
             counts = _run(planned, recipe, workers, progress, backend)
             shutil.rmtree(folder / SHARES, ignore_errors=True)
             seconds = time.monotonic() - clock
@@ -166,11 +166,6 @@ def _build(planned: PlannedStep, recipe: Recipe, workers: int, progress: Progres
                     files=record_files(folder),
                 ),
             )
-        except OSError as error:
-            raise explain_os_error(error, folder, f"running step '{step.name}' in") from error
-        except DiglotError as error:
-            error.add_note(f"in step '{step.name}' ({step.kind.kind})")
-            raise
     return seconds
 
 
@@ -205,7 +200,7 @@ def _do_share(
         )
     progress.say(f"  {step.name:<12} share {name}   {planned.artifact.fingerprint}")
     try:
-        with _lock(folder, shared=True), doing_share(replace(share, folder=folder)):
+        with _lock(folder, shared=True), _explained(planned), doing_share(replace(share, folder=folder)):
             _run(planned, recipe, workers, progress, backend)
     except _BusyError:
         progress.say(f"  {step.name:<12} is being completed by another process; nothing is left for share {name}")
@@ -220,6 +215,19 @@ def _do_share(
             )
         return done.num_finished == done.num_tasks
     raise AssertionError(f"{step.kind.kind} says that its shards divide, but maps none that are recorded.")
+
+
+@contextlib.contextmanager
+def _explained(planned: PlannedStep) -> Iterator[None]:
+    """Errors that a user can cause name the step."""
+    step, folder = planned.step, planned.artifact.path
+    try:
+        yield
+    except OSError as error:
+        raise explain_os_error(error, folder, f"running step '{step.name}' in") from error
+    except DiglotError as error:
+        error.add_note(f"in step '{step.name}' ({step.kind.kind})")
+        raise
 
 
 @contextlib.contextmanager
