@@ -29,3 +29,13 @@ def _write_half(path: Path) -> None:
 def test_a_full_disk_is_explained_with_a_next_action(tmp_path: Path):
     with pytest.raises(DiglotError, match=r"no space left.*free some space"), atomic_path(tmp_path / "big"):
         raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_two_writers_of_one_file_do_not_write_into_each_other(tmp_path: Path):
+    """As two machines with the same process number on a shared file system might."""
+    path = tmp_path / "shard"
+    with atomic_path(path) as first, atomic_path(path) as second:
+        first.write_bytes(b"first")
+        second.write_bytes(b"second")
+    assert path.read_bytes() == b"first"  # the one that ends last
+    assert [p.name for p in tmp_path.iterdir()] == ["shard"]

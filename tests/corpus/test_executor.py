@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -16,10 +17,11 @@ from hypothesis import strategies as st
 from shouting import Shouting, num_lines, pid, probe, shout, square, without
 
 from diglot.core.errors import DiglotError, InputError
-from diglot.core.progress import Progress
+from diglot.core.progress import Bar, Progress
 from diglot.core.storage import write_text
-from diglot.corpus.executor import MAX_POISON, Quarantine, isolate, map_shards
+from diglot.corpus.executor import MAX_POISON, Quarantine, isolate, map_shards, running_on
 from diglot.corpus.finished import finished, mark_finished, record_path, remove_partial_files
+from diglot.corpus.workers import LocalProcesses
 
 QUIET = Progress(quiet=True)
 QUARANTINE = Quarantine(num_documents=num_lines, probe=probe, without=without)
@@ -44,6 +46,47 @@ def test_results_come_back_in_task_order(workers):
 def test_one_worker_without_quarantine_runs_in_this_process_and_two_do_not():
     assert map_shards(pid, [0], workers=1, progress=QUIET, label="pid") == [os.getpid()]
     assert os.getpid() not in map_shards(pid, [0, 1], workers=2, progress=QUIET, label="pid")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_largest_shard_is_started_first_and_results_stay_in_task_order(tmp_path, workers):
+    tasks = tasks_for(tmp_path, "a\n", "b\n" * 3, "c\n" * 9)
+    started = []
+    sizes = {"num_bytes": lambda task: task.source.stat().st_size, "workers": workers, "label": "shout"}
+    results = map_shards(shout, tasks, progress=QUIET, **sizes)
+    assert [result["lines"] for result in results] == [1, 3, 9]
+    if workers == 1:
+        map_shards(lambda task: started.append(task.source.name), tasks, progress=QUIET, **sizes)
+        assert started == ["2.txt", "1.txt", "0.txt"]
+
+
+def test_the_progress_line_tells_speed_and_time_left_by_bytes():
+    lines = []
+    bar = Bar("read", 4, "shards", lines.append, live=True, total_bytes=40_000_000)
+    bar.advance(num_bytes=30_000_000)
+    assert bar.line(bar._start + 3.0) == "read: 1/4 shards (75% of 40 MB, 0:01 left)  10.0 MB/s"
+
+
+def test_workers_live_as_long_as_the_back_end_and_no_longer():
+    backend = LocalProcesses()
+    with running_on(backend):
+        first, second = (
+            {*map_shards(pid, range(6), workers=2, progress=QUIET, label="pid")},
+            {*map_shards(pid, range(6), workers=2, progress=QUIET, label="pid")},
+        )
+    assert len(first | second) <= 2
+    backend.close()
+    wait_until(lambda: not any(Path(f"/proc/{process}").exists() for process in first | second), 5)
+
+
+def test_workers_in_the_middle_of_a_task_are_stopped_when_another_task_fails(tmp_path):
+    tasks = tasks_for(tmp_path, "sleep\n", "bad\n")
+    backend = LocalProcesses()
+    with running_on(backend), pytest.raises(InputError):
+        map_shards(shout, tasks, workers=2, progress=QUIET, label="shout")
+    assert len(multiprocessing.active_children()) <= 1  # nobody sleeps on
+    backend.close()
+    assert not multiprocessing.active_children()
 
 
 def test_no_tasks_give_no_results():
@@ -160,7 +203,7 @@ def test_a_record_of_other_inputs_or_in_pieces_does_not_count(tmp_path):
 PROGRAM = """
 import sys
 from pathlib import Path
-from diglot.core.progress import Progress
+from diglot.core.progress import Bar, Progress
 from diglot.corpus.executor import map_shards
 from shouting import Shouting, shout
 

@@ -17,6 +17,7 @@ from diglot.corpus.executor import map_shards
 from diglot.corpus.finished import once, record_path
 from diglot.corpus.shares import Share
 from diglot.ledger.artifact import Artifact
+from diglot.recipe import run as runner
 from diglot.recipe.run import Places, run_recipe
 from diglot.recipe.schema import load_recipe
 from diglot.steps import kinds
@@ -151,3 +152,18 @@ def test_a_share_leaves_the_unfinished_files_of_others_alone_and_a_whole_run_rem
     assert unfinished.exists()
     run(places, until="loud")
     assert not unfinished.exists()
+
+
+def test_a_lock_on_a_file_that_its_last_holder_removed_is_taken_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Between opening and locking the file, another run ends and removes it: locking the old one would lock nothing."""
+    flock, removed = fcntl.flock, []
+
+    def remove_and_lock(stream: Any, how: int) -> None:
+        if not removed:
+            removed.append((tmp_path / ".lock").unlink())
+        flock(stream, how)
+
+    monkeypatch.setattr(fcntl, "flock", remove_and_lock)
+    with runner._lock(tmp_path), pytest.raises(DiglotError, match="another process"), runner._lock(tmp_path):
+        pass
+    assert not (tmp_path / ".lock").exists()

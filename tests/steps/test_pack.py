@@ -134,7 +134,7 @@ def test_a_tokenizer_that_changes_text_stops_the_step(inputs: dict[str, Artifact
     shutil.copytree(inputs["tokenizer"].path, broken)
     content = read_json(broken / "tokenizer.json")
     write_json(broken / "tokenizer.json", content | {"normalizer": {"type": "Lowercase"}})
-    with pytest.raises(InputError, match="does not survive encoding: at character 0 'The"):
+    with pytest.raises(InputError, match=r"does not survive encoding: at character 0 '[A-Z].* came back as '[a-z]"):
         run_step(STEP, tmp_path / "pack" / "p", inputs=inputs | {"tokenizer": Artifact(broken)}, check_every=1)
 
 
