@@ -122,7 +122,7 @@ class RayTasks:
 
         store.mkdir(parents=True, exist_ok=True)
         probe, word = store / f".probe-{secrets.token_hex(4)}", secrets.token_hex(8)
-        task = self._ray.remote(num_cpus=1, max_retries=0)(_answer_probe)
+        task = self._ray.remote(num_cpus=0, max_retries=0)(_answer_probe)  # also where all CPUs are taken
         answers: list[Path] = []
         try:
             probe.write_text(word)
@@ -138,7 +138,7 @@ class RayTasks:
                     there, read = self._ray.get(reference, timeout=CONNECT_TIMEOUT_S)
                 except self._ray.exceptions.GetTimeoutError:
                     raise DiglotError(
-                        f"node {name} did not answer within {CONNECT_TIMEOUT_S:.0f} s: its CPUs are taken or it is "
+                        f"node {name} did not answer within {CONNECT_TIMEOUT_S:.0f} s: it is overloaded or "
                         "gone. Look at `ray status`."
                     ) from None
                 except self._ray.exceptions.RayError as error:
