@@ -198,6 +198,8 @@ def test_bad_input_is_one_clear_message_without_a_traceback(tmp_path: Path):
         (run_arguments(tmp_path / "empty"), 1, "holds no files"),
         (run_arguments(tmp_path / "missing"), 1, "missing"),
         (["run", str(RECIPE), "--set", "tokenizer.vocab_sise=9"], 2, "did you mean 'vocab_size'"),
+        (["run", str(RECIPE), "--shard", "8/8"], 2, "the 8 shares are 0/8, 1/8, 2/8"),
+        (["run", str(RECIPE), "--cluster", "http://head"], 2, "is no address. Write ray://HOST:10001"),
         (["why", "3f9c", "--run", "none"], 1, "no run called 'none'"),
         (["run", "none.yaml"], 1, "no recipe at"),
     ):
