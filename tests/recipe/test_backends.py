@@ -174,20 +174,29 @@ def test_a_pooled_run_killed_again_and_again_ends_in_the_same_bytes(
     assert not list((tmp_path / "store").rglob("*.partial"))
 
 
-def test_a_ray_cluster_that_loses_a_node_writes_the_same_bytes(
+def test_a_ray_cluster_that_loses_its_driver_and_then_a_node_writes_the_same_bytes(
     corpus: Path, undisturbed: dict[str, str], tmp_path: Path
 ):
     with ray_cluster(2) as (cluster, nodes):
         process = start(corpus, tmp_path, "--cluster", cluster.address)
-        end = time.monotonic() + 120
-        while not (finished := list((tmp_path / "store" / "annotate").rglob(".*.done.json"))):
-            assert process.poll() is None, process.communicate()[0]
-            assert time.monotonic() < end, "no shard was measured in two minutes"
-            time.sleep(0.02)
+        wait_for_a_shard_of("ingest", process, tmp_path)
+        assert kill(process)
+        process = start(corpus, tmp_path, "--cluster", cluster.address)
+        finished = wait_for_a_shard_of("annotate", process, tmp_path)
         cluster.remove_node(nodes[1], allow_graceful=False)
         assert process.poll() is None
         said, _ = process.communicate(timeout=300)
     assert process.returncode == 0, said
     assert "2 nodes with 2 CPUs" in said
-    assert len(finished) < 20, "the node was lost too late to prove anything"
+    assert finished < 20, "the node was lost too late to prove anything"
     assert hashes(tmp_path) == undisturbed
+
+
+def wait_for_a_shard_of(kind: str, process: subprocess.Popen[str], folder: Path) -> int:
+    """Until a step of this kind has finished a shard; how many it had then."""
+    end = time.monotonic() + 120
+    while not (finished := list((folder / "store" / kind).rglob(".*.done.json"))):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < end, f"{kind} finished no shard in two minutes"
+        time.sleep(0.02)
+    return len(finished)

@@ -70,8 +70,9 @@ class StepKind:
     """One kind of step.
 
     draws_random_numbers: the seed is part of its fingerprint.
-    shards_divide: its work is one `map_shards` over tasks that `corpus.finished.once` records, so `--shard i/n` may
-        divide it among processes that know nothing of each other.
+    shards_divide: the tasks of its first recorded `map_shards` keep their results by `corpus.finished.once`, so that
+        `--shard i/n` may divide them among processes that know nothing of each other. What the step does before that
+        must bear being done side by side; what it does after, the process does that completes the step.
     observe: for kinds that read the outside world: `(config, recipe_dir, store) -> JSON value` that changes when what
         they would read changes; part of the fingerprint.
     """
