@@ -103,3 +103,19 @@ def test_without_ray_the_error_names_the_extra(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match=r"pip install 'diglot\[ray\]'"):
         RayTasks("auto", tmp_path, QUIET)
+
+
+def test_a_cluster_that_lost_its_last_node_is_an_error_and_no_endless_wait():
+    class Ray:
+        """As the driver sees it when no node is left: nothing becomes ready, and there are no resources."""
+
+        wait = staticmethod(lambda references, **_: ([], references))
+        cluster_resources = staticmethod(dict)
+        cancel = staticmethod(lambda reference, **_: None)
+
+    backend = RayTasks.__new__(RayTasks)
+    backend._ray = Ray()
+    backend._task = Ray()
+    backend._task.remote = lambda function, arguments: arguments
+    with pytest.raises(DiglotError, match="no node with a CPU left"):
+        list(backend.run(square, [1, 2], workers=1))

@@ -29,6 +29,7 @@ from diglot.corpus.workers import Died, Failed, Outcome, Value, one_thread, port
 MAX_LOST_NODES = 5  # a task that lost so many nodes is more likely to be what kills them
 TASKS_PER_CPU = 4  # submitted ahead, so that no node waits for the driver and a growing cluster finds work
 CONNECT_TIMEOUT_S = 60.0
+SECONDS_WITHOUT_CPU = 60.0  # in which a cluster that lost its last node may get another
 ADDRESS = re.compile(r"auto|(ray://)?[^/:\s]+:\d+")
 MUST_AGREE = ("diglot", "numpy", "pyarrow", "numba", "fastwarc", "resiliparse", "tokenizers", "sentencepiece")
 
@@ -46,7 +47,7 @@ class RayTasks:
     elsewhere = True
 
     def __init__(self, address: str, store: Path, progress: Progress) -> None:
-        self._ray = _connect(address)
+        self._ray, self._progress = _connect(address), progress
         try:
             nodes = [node for node in self._ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
             if not nodes:
@@ -75,10 +76,14 @@ class RayTasks:
                 if len(in_work) >= self._num_ahead():
                     break
             while in_work:
-                ready, _ = self._ray.wait(list(in_work), num_returns=1)
+                ready, _ = self._ray.wait(list(in_work), num_returns=1, timeout=SECONDS_WITHOUT_CPU)
+                if not ready:
+                    self._require_cpu()
+                    continue
                 index, lost = in_work.pop(ready[0])
                 outcome = self._outcome(ready[0])
                 if outcome is None and lost + 1 < MAX_LOST_NODES:
+                    self._progress.say("Ray: a node was lost; a shard that it had is done on another one.")
                     submit(index, lost + 1)
                     continue
                 while len(in_work) < self._num_ahead() and (following := next(waiting, None)) is not None:
@@ -97,6 +102,14 @@ class RayTasks:
 
     def close(self) -> None:
         self._ray.shutdown()
+
+    def _require_cpu(self) -> None:
+        """After a time in which no task ended: they may be long, or nobody is left to do them."""
+        if self._ray.cluster_resources().get("CPU", 0) < 1:
+            raise DiglotError(
+                "the Ray cluster has no node with a CPU left. Finished shards are kept: start nodes with `ray start`, "
+                "or leave out --cluster, and run again."
+            )
 
     def _num_ahead(self) -> int:
         return max(TASKS_PER_CPU * int(self._ray.cluster_resources().get("CPU", 1)), 1)
