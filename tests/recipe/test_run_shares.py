@@ -167,3 +167,20 @@ def test_a_lock_on_a_file_that_its_last_holder_removed_is_taken_again(tmp_path: 
     with runner._lock(tmp_path), pytest.raises(DiglotError, match="another process"), runner._lock(tmp_path):
         pass
     assert not (tmp_path / ".lock").exists()
+
+
+def test_a_step_that_others_complete_between_plan_and_share_is_left_alone(
+    places: Places, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    record = runner._record_run
+
+    def meanwhile(*arguments: Any) -> None:
+        monkeypatch.setattr(runner, "_record_run", record)
+        run(places, until="loud")
+        record(*arguments)
+
+    monkeypatch.setattr(runner, "_record_run", meanwhile)
+    assert run(places, "0/2", until="loud") == {}
+    assert "was completed by another process" in capsys.readouterr().err
+    assert sorted(calls) == sorted(WORDS)
+    assert not list(places.store.rglob(".shares"))

@@ -201,6 +201,9 @@ def _do_share(
     progress.say(f"  {step.name:<12} share {name}   {planned.artifact.fingerprint}")
     try:
         with _lock(folder, shared=True), _explained(planned), doing_share(replace(share, folder=folder)):
+            if planned.artifact.is_complete:  # since the plan was made; nothing is written to a finished artifact
+                progress.say(f"  {step.name:<12} was completed by another process; nothing is left for share {name}")
+                return False
             _run(planned, recipe, workers, progress, backend)
     except _BusyError:
         progress.say(f"  {step.name:<12} is being completed by another process; nothing is left for share {name}")
