@@ -75,3 +75,13 @@ def square(number: int) -> int:
 
 def pid(_: int) -> int:
     return os.getpid()
+
+
+def slow(task: tuple[Path, int]) -> int:
+    """A task of a Ray cluster that says at which node it begins, and takes its time."""
+    import ray
+
+    folder, number = task
+    (folder / f"{ray.get_runtime_context().get_node_id()}-{number}").touch()
+    time.sleep(3)
+    return number

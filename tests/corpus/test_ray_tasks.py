@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from shouting import Shouting, num_lines, pid, probe, shout, square, without
+from shouting import Shouting, num_lines, pid, probe, shout, slow, square, without
 
 from diglot.core.errors import ConfigError, DiglotError, InputError
 from diglot.core.progress import Progress
@@ -80,6 +82,27 @@ def test_a_node_that_does_not_see_the_store_or_has_other_versions_is_named(
     monkeypatch.setattr(ray_tasks, "_answer_probe", answering({"numpy": "0.1"}, ""))
     with pytest.raises(DiglotError, match=r"node .* has numpy 0\.1 instead of .*install the same"):
         RayTasks(address, tmp_path / "store", QUIET)
+
+
+@pytest.mark.slow
+def test_tasks_of_a_lost_node_are_done_on_another(tmp_path: Path):
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    with ray_cluster(2, modules=Path(__file__).parent) as (cluster, nodes):
+
+        def lose_a_node() -> None:
+            while not list(begun.glob(f"{nodes[1].node_id}-*")):
+                time.sleep(0.02)
+            cluster.remove_node(nodes[1], allow_graceful=False)
+
+        backend = RayTasks(cluster.address, tmp_path / "store", QUIET)
+        threading.Thread(target=lose_a_node, daemon=True).start()
+        with running_on(backend):
+            tasks = [(begun, number) for number in range(6)]
+            assert map_shards(slow, tasks, workers=1, progress=QUIET, label="slow") == list(range(6))
+        backend.close()
+    begins = [path.name.rpartition("-")[2] for path in begun.iterdir()]
+    assert len(begins) > len(set(begins)) == 6  # what was lost began twice
 
 
 def answering(changes: dict[str, str], word: str) -> Any:

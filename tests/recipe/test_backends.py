@@ -188,7 +188,6 @@ def test_a_ray_cluster_that_loses_its_driver_and_then_a_node_writes_the_same_byt
         said, _ = process.communicate(timeout=300)
     assert process.returncode == 0, said
     assert "2 nodes with 2 CPUs" in said
-    assert "Ray: a node was lost" in said or "its shard was done again" in said  # as Ray learns it
     assert finished < 20, "the node was lost too late to prove anything"
     assert hashes(tmp_path) == undisturbed
 
