@@ -331,14 +331,14 @@ def _near_border(
     for language, policy in task.new.of(task.shard.source).items():
         shown = task.shown or changed_rules({language: before[language]}, {language: policy})
         if language == ANY:
-            mine = ~np.isin(codes, [number for number, tag in enumerate(tags) if tag in before])
+            judged_here = ~np.isin(codes, [number for number, tag in enumerate(tags) if tag in before])
         else:
-            mine = codes == (tags.index(language) if language in tags else -2)
+            judged_here = codes == (tags.index(language) if language in tags else -2)
         for rule in policy.rules if task.num_examples else ():
             if rule.name not in shown:
                 continue
             others = judged.reasons & ~np.uint64(1 << rules[rule.name])
-            rows = np.flatnonzero(mine & (others == 0))
+            rows = np.flatnonzero(judged_here & (others == 0))
             value = columns[rule.signal][rows]
             margin = np.full(len(rows), np.inf, np.float32)
             if rule.drop_below is not None:
@@ -346,8 +346,8 @@ def _near_border(
             if rule.drop_above is not None:
                 margin = np.minimum(margin, np.float32(rule.drop_above) - value)
             for side in (margin < 0, margin >= 0):
-                mine = np.flatnonzero(side & np.isfinite(margin))
-                nearest = mine[np.argsort(np.abs(margin[mine]), kind="stable")[: task.num_examples]]
+                close = np.flatnonzero(side & np.isfinite(margin))
+                nearest = close[np.argsort(np.abs(margin[close]), kind="stable")[: task.num_examples]]
                 found += [
                     Near(
                         rule.name, language, float(value[i]), rule.limits(), float(margin[i]), task.shard, int(rows[i])

@@ -264,6 +264,4 @@ def _languages(texts: pa.ChunkedArray, tables: dict[str, pa.Table]) -> dict[str,
     }
 
 
-STEP = StepKind(
-    kind="annotate", version=2, config=AnnotateConfig, run=annotate, shards_divide=True, observe=observe
-)
+STEP = StepKind(kind="annotate", version=2, config=AnnotateConfig, run=annotate, shards_divide=True, observe=observe)
