@@ -289,11 +289,10 @@ def measure(store: Path, workers: int) -> Row:
     kept = finished(store / "select" / "s", {"from": signed})
     done = timed("deduplicate", lambda: run(deduplicate.STEP, store / "deduplicate" / "d", {"from": kept}, workers))
     times["all"] = {unit: sum(one[unit] for one in times.values()) for unit in ("wall", "cpu")}
-    usage = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     counts = done.counts
     return {
         **times,
-        "peak_mb": usage / 1024,
+        "peak_mb": max(_peak_kb(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) / 1024,
         "documents": counts["documents"],
         "dropped": sum(counts["dropped"].values()),
         "seconds": counts["seconds"],
@@ -362,6 +361,12 @@ def print_table(name: str, rows: list[Row]) -> None:
 def _cpu_seconds() -> float:
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def _peak_kb() -> int:
+    """Peak memory of this process. Not ru_maxrss, which begins with the memory of whoever started the process."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0])
 
 
 def _pieces() -> Iterator[str]:
