@@ -21,7 +21,7 @@ class ComposeConfig:
     max_per_kind: conversations of one kind, language and split; 0 for no limit.
     """
 
-    from_: str = input_step("split")
+    from_: str = input_step("split", "decontaminate")
     kinds: tuple[str, ...] = ("heading", "steps", "definition", "purpose", "topics", "title", "translation")
     min_units: int = 6
     max_units: int = 90

@@ -13,6 +13,7 @@ KINDS = {
     "annotate": "diglot.steps.annotate:STEP",
     "select": "diglot.steps.select:STEP",
     "deduplicate": "diglot.steps.deduplicate:STEP",
+    "decontaminate": "diglot.steps.decontaminate:STEP",
     "split": "diglot.steps.split:STEP",
     "train_tokenizer": "diglot.steps.train_tokenizer:STEP",
     "pack": "diglot.steps.pack:STEP",

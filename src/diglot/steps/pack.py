@@ -28,7 +28,7 @@ ROWS_PER_BATCH = 256  # documents encoded at once
 class PackConfig:
     """Which documents become tokens, and with which tokenizer."""
 
-    from_: str = input_step("split")
+    from_: str = input_step("split", "decontaminate")
     tokenizer: str = input_step("train_tokenizer")
     check_every: int = 16  # every n-th document of a shard is decoded and compared with its text
 

@@ -26,7 +26,7 @@ ROWS_PER_BATCH = 256
 class TrainTokenizerConfig:
     """The vocabulary and the sample that it is learned from. Defaults are MAP-Neo's except for the size."""
 
-    from_: str = input_step("split")
+    from_: str = input_step("split", "decontaminate")
     vocab_size: int = 8192
     character_coverage: float = 0.9999
     max_piece_chars: int = 16

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import pyarrow.compute as pc
+
 from diglot.corpus.decide import stored_policies
+from diglot.corpus.decontaminate.scan import CONTAMINATED, HELDOUT, HELDOUT_OVERLAP
 from diglot.corpus.dedup.verdicts import EXACT_RULE, NEAR_RULE
-from diglot.corpus.tables import rule_names
+from diglot.corpus.tables import read_table, rule_names
 from diglot.ledger.artifact import Artifact
 from diglot.trace.lineage_reports import Objection
 from diglot.trace.place import Signals, finite
 
 LANGUAGE_RULE = "language"
+MAX_ITEMS_NAMED = 3  # benchmark items of a contaminated document
 
 
 def objections(decider: Artifact, verdict: Mapping[str, Any], signals: Signals, source: str) -> tuple[Objection, ...]:
@@ -38,6 +42,8 @@ def _objection(
     if rule == NEAR_RULE:
         limit = _near_limit(decider.upstream("deduplicate").config)
         return Objection(rule=rule, value=finite(verdict["jaccard"]), limit=limit, why=None)
+    if rule in (CONTAMINATED, HELDOUT_OVERLAP):
+        return _contamination(decider, rule, verdict)
     select = decider.upstream("select")
     if rule == LANGUAGE_RULE:
         wanted = ", ".join(select.config.get("languages", ()))
@@ -58,6 +64,26 @@ def _described(select: Artifact, rule: str, lang: str | None, source: str) -> Ma
     policy = stored_policies(select.path, source).get(lang or "", {})
     found: Mapping[str, Any] = next((one for one in policy.get("rules", ()) if one["name"] == rule), {})
     return found
+
+
+def _contamination(decider: Artifact, rule: str, verdict: Mapping[str, Any]) -> Objection:
+    """Which items stand in the document, the fullest first: benchmark and item, with their coverage."""
+    step = next(a for a in decider.ancestors() if a.kind == "decontaminate" and rule in rule_names(a))
+    kind, name = ("drop_coverage", "item") if rule == CONTAMINATED else ("heldout_coverage", "held-out document")
+    hits = []
+    for path in sorted((step.path / "hits").rglob("*.parquet")):
+        table = read_table(path, ["id", "benchmark", "item", "coverage", "drops"])
+        hits += table.filter(pc.and_(pc.equal(table["id"], verdict["id"]), table["drops"])).to_pylist()
+    hits = [hit for hit in hits if (hit["benchmark"] == HELDOUT) == (rule == HELDOUT_OVERLAP)]
+    hits.sort(key=lambda hit: (-hit["coverage"], hit["benchmark"], hit["item"]))
+    named = [f"{hit['benchmark']} {hit['item']} ({hit['coverage']:.2f})" for hit in hits[:MAX_ITEMS_NAMED]]
+    more = f" and {len(hits) - MAX_ITEMS_NAMED} more" if len(hits) > MAX_ITEMS_NAMED else ""
+    return Objection(
+        rule=rule,
+        value=hits[0]["coverage"] if hits else None,
+        limit=f"at least {step.config[kind]:g} of one {name}",
+        why=f"holds {', '.join(named)}{more}",
+    )
 
 
 def _near_limit(config: Mapping[str, Any]) -> str:

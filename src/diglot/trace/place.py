@@ -11,13 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from diglot.core.errors import InputError
-from diglot.corpus.tables import Shard, attributes_of, decisions_of, documents_of, shards
+from diglot.corpus.tables import DECIDING, Shard, attributes_of, decisions_of, documents_of, shards
 from diglot.ledger.artifact import Artifact
 
 Artifacts = Mapping[str, Artifact]  # recipe step name -> finished artifact
 Signals = dict[str, dict[str, Any]]  # family -> signal -> value
 
-DECIDING = ("split", "deduplicate", "select")  # the verdicts of the last one that is finished tell the whole story
 NOT_SIGNALS = {"id", "signature", "content_hi", "content_lo"}
 NUM_CANDIDATES = 5  # named when an id is ambiguous
 
@@ -80,6 +79,8 @@ def locate(artifacts: Artifacts, asked: str) -> Place:
         raise InputError(f"'{asked}' fits {len(found)} documents, such as {some}. Give more digits of the id.")
     document, _, ingest, shard, row = found[0]
     deciders = [a for kind in DECIDING for a in made_from(of_kind(artifacts, kind).values(), ingest)]
+    # The verdicts of the last one that is finished tell the whole story: the one that most others stand above.
+    deciders.sort(key=lambda artifact: -sum(other in deciders for other in artifact.ancestors()))
     annotates = list(made_from(of_kind(artifacts, "annotate").values(), ingest))
     return Place(document, ingest, shard, row, next(iter(deciders), None), next(iter(annotates), None))
 

@@ -1,0 +1,1 @@
+"""Benchmark items and held-out documents inside training documents: found by n-grams, judged by coverage."""
