@@ -115,15 +115,22 @@ def plan(
     from diglot.recipe.schema import load_recipe
 
     loaded = load_recipe(recipe, scale=scale, overrides=set_ or ())
-    planned = make_plan(loaded, store.resolve(), Places(store=store, runs=runs).run_folder(loaded.run_name))
+    planned = make_plan(
+        loaded, store.resolve(), Places(store=store, runs=runs).run_folder(loaded.run_name), describe=True
+    )
     if json_:
-        _print_json([{"step": p.step.name, "status": p.status, "changes": p.changes, **p.record()} for p in planned])
+        _print_json(
+            [
+                {"step": p.step.name, "status": p.status, "changes": p.changes, "details": p.details, **p.record()}
+                for p in planned
+            ]
+        )
         return
     print(f"{loaded.run_name}: {loaded.scale_reason}")
     for p in planned:
         print(f"  {p.status:<7} {p.step.name:<12} {p.step.kind.kind:<16} {p.artifact.fingerprint}")
-        for change in p.changes:
-            print(f"          {change}")
+        for line in (*p.changes, *p.details):
+            print(f"          {line}")
 
 
 @app.command()

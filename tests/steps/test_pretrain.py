@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,12 @@ from diglot.core.storage import read_json
 from diglot.corpus.pack import PackedTokens
 from diglot.ledger.artifact import Artifact
 from diglot.model.files import load_model
-from diglot.steps.pretrain import STEP, ModelConfig, PhaseConfig, PretrainConfig, plan
+from diglot.steps.context import Planned
+from diglot.steps.pretrain import STEP, ModelConfig, PhaseConfig, PretrainConfig, describe, plan
 from diglot.tokenizer.tokenizer import Tokenizer
 from diglot.train.loader import batches_of
 from diglot.train.log import read_lines
+from diglot.train.mixture import Budget
 from diglot.train.order import DataOrder
 from diglot.train.schedules import ScheduleConfig
 from handmade_corpus import run_step
@@ -156,3 +159,28 @@ def test_model_settings_start_from_a_size_and_change_what_they_name() -> None:
     assert ModelConfig(size="micro", faithful=True).decoder(1000).ffn_dim == 8 * 192
     with pytest.raises(ConfigError, match="does not divide"):
         ModelConfig(size="nano", num_heads=3).decoder(1000)
+
+
+def test_plan_shows_the_mixture_and_what_changed_beside_it(inputs: dict[str, Artifact]) -> None:
+    config = PretrainConfig(from_="from", tokenizer="tokenizer", **SETTINGS)
+    now = Planned(config=config, inputs=inputs, seed=0)
+    lines = describe(now, None)
+    order = plan(config, {s.stream: s.num_tokens for s in PackedTokens.open(inputs["from"].path).streams("train")}, 0)
+    assert len(lines) == 1 + 2 * len(order.sizes)
+    quota = order.phases[1].quotas["guide-zh.zh-Hans"]
+    [line] = [line for line in lines if line.startswith("decay") and "guide-zh.zh-Hans" in line]
+    assert line.split()[2:] == [
+        f"{quota * 64:,}",
+        f"{quota / 96:.4f}",
+        f"{quota / order.sizes['guide-zh.zh-Hans']:.2f}",
+    ]
+    assert describe(now, now) == lines
+
+    budget = replace(PHASES[1], mixture={"*.zh-Hans": Budget(share=0.25), "*": 1.0})
+    after = Planned(config=replace(config, phases=(PHASES[0], budget)), inputs=inputs, seed=0)
+    changed = describe(after, now)
+    assert next(line for line in changed if line.startswith("fundamental")).count("->") == 0
+    [line] = [line for line in changed if line.startswith("decay") and "guide-zh.zh-Hans" in line]
+    assert f"{quota * 64:,} -> " in line
+    nowhere = Artifact(inputs["from"].path.parent / "not-built")
+    assert "when its inputs are built" in describe(replace(now, inputs={"from": nowhere}), None)[0]

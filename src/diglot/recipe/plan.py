@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
 
 from diglot.core.storage import read_json
 from diglot.ledger.artifact import Artifact
 from diglot.ledger.fingerprint import canonical, fingerprint
 from diglot.recipe.schema import Recipe, Step
+from diglot.steps.context import Planned
 
+PYTHON_WORDS = ("from",)  # slots whose config field has an underscore behind it
 Status = Literal["reuse", "resume", "build"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedStep:
-    """A step with the name of its result. `changes`: what differs from the last run, one line per setting."""
+    """A step with the name of its result.
+
+    changes: what differs from the last run, one line per setting. details: what the step says of itself.
+    """
 
     step: Step
     config: Mapping[str, Any]
@@ -26,6 +33,7 @@ class PlannedStep:
     artifact: Artifact
     status: Status
     changes: tuple[str, ...]
+    details: tuple[str, ...] = ()
 
     def record(self) -> dict[str, Any]:
         """What determines the result, as it is compared with the next run's."""
@@ -39,8 +47,8 @@ class PlannedStep:
         }
 
 
-def make_plan(recipe: Recipe, store: Path, run_folder: Path) -> list[PlannedStep]:
-    """Fingerprint every step of a recipe, in running order.
+def make_plan(recipe: Recipe, store: Path, run_folder: Path, *, describe: bool = False) -> list[PlannedStep]:
+    """Fingerprint every step of a recipe, in running order. With `describe`, steps fill in their `details`.
 
     A step that reads the outside world (`ingest`) observes it here, so that a changed folder gives a new fingerprint.
     """
@@ -67,8 +75,10 @@ def make_plan(recipe: Recipe, store: Path, run_folder: Path) -> list[PlannedStep
             status="reuse" if artifact.is_complete else "resume" if _has_parts(artifact.path) else "build",
             changes=(),
         )
-        changes = _changes(entry, (last or {}).get("steps", {}).get(step.name), recipe.seed, last)
-        planned[step.name] = PlannedStep(**{**vars(entry), "changes": changes})
+        before = (last or {}).get("steps", {}).get(step.name)
+        changes = _changes(entry, before, recipe.seed, last)
+        details = _details(entry, before, recipe.seed, last, store) if describe else ()
+        planned[step.name] = replace(entry, changes=changes, details=details)
     return list(planned.values())
 
 
@@ -96,6 +106,30 @@ def _changes(
     if now.step.kind.draws_random_numbers and last["seed"] != seed:
         lines.append(f"seed: {last['seed']} -> {seed}")
     return tuple(lines)
+
+
+def _details(
+    now: PlannedStep, before: Mapping[str, Any] | None, seed: int, last: Mapping[str, Any] | None, store: Path
+) -> tuple[str, ...]:
+    """What the step's kind says of this plan and of the last run's, where its inputs are still in the store."""
+    kind = now.step.kind
+    if kind.describe is None:
+        return ()
+    earlier = None
+    if before is not None and last is not None and before["kind"] == kind.kind:
+        inputs = {slot: found for slot, name in before["inputs"].items() if (found := _in_store(store, name))}
+        slots = {f"{slot}_" if slot in PYTHON_WORDS else slot: slot for slot in before["inputs"]}
+        try:
+            config = TypeAdapter(kind.config).validate_python({**before["config"], **slots})
+        except ValidationError:
+            config = None  # of another version: there is nothing to compare with
+        if config is not None and len(inputs) == len(before["inputs"]):
+            earlier = Planned(config=config, inputs=inputs, seed=last["seed"])
+    return tuple(kind.describe(Planned(config=now.step.config, inputs=now.inputs, seed=seed), earlier))
+
+
+def _in_store(store: Path, name: str) -> Artifact | None:
+    return next((Artifact(path) for path in sorted(store.glob(f"*/{name}"))), None)
 
 
 def _difference(prefix: str, before: Any, after: Any) -> list[str]:

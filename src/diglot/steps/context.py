@@ -66,6 +66,15 @@ class StepContext:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Planned:
+    """A step as a run would build it. inputs: by slot; they need not be complete."""
+
+    config: Any
+    inputs: Mapping[str, Artifact]
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class StepKind:
     """One kind of step.
 
@@ -75,6 +84,7 @@ class StepKind:
         must bear being done side by side; what it does after, the process does that completes the step.
     observe: for kinds that read the outside world: `(config, recipe_dir, store) -> JSON value` that changes when what
         they would read changes; part of the fingerprint.
+    describe: `(now, last run or None) -> lines` that `diglot plan` prints below the step; cheap, loads no torch.
     """
 
     kind: str
@@ -84,6 +94,7 @@ class StepKind:
     draws_random_numbers: bool = False
     shards_divide: bool = False
     observe: Callable[[Any, Path, Path], dict[str, Any]] | None = None
+    describe: Callable[[Planned, Planned | None], list[str]] | None = None
 
     def input_fields(self) -> dict[str, tuple[str, ...]]:
         """Config field name -> step kinds it accepts."""

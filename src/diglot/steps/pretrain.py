@@ -14,8 +14,9 @@ from diglot.core.errors import ConfigError, InputError
 from diglot.core.storage import write_json
 from diglot.model.config import DecoderConfig, InitConfig
 from diglot.model.sizes import ladder_config, parameter_counts, train_flops_per_token
-from diglot.steps.context import StepContext, StepKind, input_step, runtime
-from diglot.train.mixture import Counts, epochs_read
+from diglot.steps.context import Planned, StepContext, StepKind, input_step, runtime
+from diglot.train.mixture import Budget, Counts, epochs_read
+from diglot.train.mixture_table import MixtureRow, mixture_lines, mixture_rows
 from diglot.train.optimizer_config import OptimizerConfig
 from diglot.train.order import DataOrder, PhaseMix, plan_order
 from diglot.train.schedules import ScheduleConfig, schedule
@@ -65,9 +66,9 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseConfig:
-    """One phase. Its length is `tokens`, or `epochs` of all training tokens.
+    """One phase. Its length is `tokens`, or `epochs` of all training tokens, or what the budgets of its mixture sum to.
 
-    mixture: pattern of stream names -> weight (`train/mixture.py`); empty reads every stream by its tokens.
+    mixture: pattern of stream names -> weight or budget (`train/mixture.py`); empty reads every stream by its tokens.
     weights_count: what a weight counts: a share of the phase's `tokens`, or `epochs` relative to the other streams.
     batch_tokens: tokens of one training step.
     optimizer: None takes the step's.
@@ -76,7 +77,7 @@ class PhaseConfig:
     name: str
     tokens: int | None = None
     epochs: float | None = None
-    mixture: Mapping[str, float] = field(default_factory=dict)
+    mixture: Mapping[str, float | Budget] = field(default_factory=dict)
     weights_count: Counts = "tokens"
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     learning_rate: float = 2e-4
@@ -85,12 +86,29 @@ class PhaseConfig:
     reset_optimizer: bool = True
 
     def __post_init__(self) -> None:
+        if self.budgeted_tokens is not None:
+            return self._check_rates()
         if (self.tokens is None) == (self.epochs is None):
             raise ConfigError(f"phase '{self.name}' needs either tokens or epochs, and not both.")
         if (self.tokens or 0) < 0 or (self.epochs or 0) < 0 or not (self.tokens or self.epochs):
             raise ConfigError(
                 f"phase '{self.name}' has no length. Set tokens or epochs above 0, or leave the phase out."
             )
+        self._check_rates()
+
+    @property
+    def budgeted_tokens(self) -> int | None:
+        """The phase's length where neither tokens nor epochs say it: every pattern has a budget in tokens."""
+        budgets = [entry for entry in self.mixture.values() if isinstance(entry, Budget) and entry.tokens is not None]
+        if self.tokens is not None or self.epochs is not None or not budgets or len(budgets) < len(self.mixture):
+            return None
+        return sum(budget.num_tokens for budget in budgets) or None
+
+    def num_tokens(self, available: int) -> float:
+        """The phase's length, before it is rounded to whole training steps. available: all training tokens."""
+        return self.tokens or self.budgeted_tokens or (self.epochs or 0) * available
+
+    def _check_rates(self) -> None:
         if self.batch_tokens < 1 or self.learning_rate <= 0:
             raise ConfigError(f"phase '{self.name}': batch_tokens is at least 1 and learning_rate above 0.")
 
@@ -162,10 +180,11 @@ def plan(config: PretrainConfig, streams: Mapping[str, int], seed: int) -> DataO
     mixes = [
         PhaseMix(
             name=phase.name,
-            num_train_steps=max(1, round((phase.tokens or (phase.epochs or 0) * available) / phase.batch_tokens)),
+            num_train_steps=max(1, round(phase.num_tokens(available) / phase.batch_tokens)),
             sequences_per_train_step=phase.batch_tokens // config.sequence_length,
             mixture=phase.mixture,
             counts=phase.weights_count,
+            sequence_length=config.sequence_length,
         )
         for phase in config.phases
     ]
@@ -240,6 +259,25 @@ def pretrain(config: PretrainConfig, context: StepContext) -> dict[str, Any]:
     }
 
 
+def describe(now: Planned, last: Planned | None) -> list[str]:
+    """The mixture by phase and stream, beside the last run's where it differs; for `diglot plan`."""
+    rows = _mixture_rows(now)
+    if rows is None:
+        return ["the mixture is known when its inputs are built (run as far as the pack step first)"]
+    return list(mixture_lines(rows, _mixture_rows(last) if last else None))
+
+
+def _mixture_rows(planned: Planned) -> list[MixtureRow] | None:
+    """None while an input is not built."""
+    from diglot.corpus.pack import PackedTokens
+
+    if not all(artifact.is_complete for slot, artifact in planned.inputs.items() if slot != "tokenizer"):
+        return None
+    streams = PackedTokens.open(planned.inputs["from"].path).streams("train")
+    order = plan(planned.config, {stream.stream: stream.num_tokens for stream in streams}, planned.seed)
+    return mixture_rows(order, planned.config.sequence_length)
+
+
 def _microbatch_sequences(config: PretrainConfig) -> int | None:
     if config.microbatch_tokens is None:
         return None
@@ -280,4 +318,6 @@ def _plan_record(
     }
 
 
-STEP = StepKind(kind="pretrain", version=1, config=PretrainConfig, run=pretrain, draws_random_numbers=True)
+STEP = StepKind(
+    kind="pretrain", version=1, config=PretrainConfig, run=pretrain, draws_random_numbers=True, describe=describe
+)

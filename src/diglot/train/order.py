@@ -28,7 +28,7 @@ import numpy as np
 from diglot.core.errors import ConfigError
 from diglot.core.seeds import derive_seed
 from diglot.ledger.fingerprint import fingerprint
-from diglot.train.mixture import Counts, epochs_read, quotas
+from diglot.train.mixture import Counts, Entry, epochs_read, quotas
 from diglot.train.permutation import permute, permute_back
 
 
@@ -194,8 +194,9 @@ class PhaseMix:
     name: str
     num_train_steps: int
     sequences_per_train_step: int
-    mixture: Mapping[str, float]
+    mixture: Mapping[str, Entry]
     counts: Counts = "tokens"
+    sequence_length: int = 1  # tokens, for budgets in tokens
 
 
 def plan_order(phases: Sequence[PhaseMix], sizes: Mapping[str, int], seed: int, max_epochs: float | None) -> DataOrder:
@@ -206,7 +207,12 @@ def plan_order(phases: Sequence[PhaseMix], sizes: Mapping[str, int], seed: int, 
             num_train_steps=phase.num_train_steps,
             sequences_per_train_step=phase.sequences_per_train_step,
             quotas=quotas(
-                phase.mixture, sizes, phase.num_train_steps * phase.sequences_per_train_step, counts=phase.counts
+                phase.mixture,
+                sizes,
+                phase.num_train_steps * phase.sequences_per_train_step,
+                counts=phase.counts,
+                sequence_length=phase.sequence_length,
+                slack=phase.sequences_per_train_step,
             ),
         )
         for phase in phases

@@ -51,7 +51,7 @@ class NgramLengths:
 
     def __post_init__(self) -> None:
         for low, high in ((self.min_words, self.word_ngram), (self.min_characters, self.character_ngram)):
-            assert ANCHOR <= low <= high <= MAX_UNITS and self.common_items >= 1, self  # the step's config refuses it
+            assert ANCHOR <= low <= high <= MAX_UNITS, self  # the step's config refuses it
 
     def of(self, num_units: Any, num_cjk: Any) -> Any:
         """n of each text, int32 [N]; 0 for a text that is too short to be searched."""
