@@ -17,6 +17,7 @@ KINDS = {
     "split": "diglot.steps.split:STEP",
     "train_tokenizer": "diglot.steps.train_tokenizer:STEP",
     "pack": "diglot.steps.pack:STEP",
+    "mixture_search": "diglot.steps.mixture_search:STEP",
     "pretrain": "diglot.steps.pretrain:STEP",
     "compose": "diglot.steps.compose:STEP",
     "finetune": "diglot.steps.finetune:STEP",

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from diglot.core.errors import ConfigError, InputError
-from diglot.core.storage import write_json
+from diglot.core.storage import read_json, write_json
 from diglot.model.config import DecoderConfig, InitConfig
 from diglot.model.sizes import ladder_config, parameter_counts, train_flops_per_token
 from diglot.steps.context import Planned, StepContext, StepKind, input_step, runtime
@@ -24,6 +24,7 @@ from diglot.train.sequences import num_sequences, num_unused_tokens
 
 if TYPE_CHECKING:
     from diglot.corpus.pack import Stream
+    from diglot.ledger.artifact import Artifact
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +128,7 @@ DEFAULT_PHASES = (
 class PretrainConfig:
     """Pre-training after MAP-Neo: a fundamental phase on a cosine, then a decay phase on an exponential.
 
+    mixture_from: a mixture_search step; its mixture is that of every phase that names none.
     max_epochs: stop before training when the mixture reads a stream more often than this; None allows any number.
     microbatch_tokens: tokens of one forward pass; None takes a whole training step at once.
     mask_after_eos: do not learn the first token of a document from the one before it.
@@ -135,6 +137,7 @@ class PretrainConfig:
 
     from_: str = input_step("pack")
     tokenizer: str = input_step("train_tokenizer")
+    mixture_from: str | None = input_step("mixture_search", optional=True)
     model: ModelConfig = field(default_factory=ModelConfig)
     init: InitConfig = field(default_factory=InitConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -155,6 +158,10 @@ class PretrainConfig:
     def __post_init__(self) -> None:
         if not self.phases:
             raise ConfigError("pretrain has no phases. Give at least one.")
+        if self.mixture_from and all(phase.mixture for phase in self.phases):
+            raise ConfigError(
+                f"mixture_from: {self.mixture_from}, but every phase has a mixture of its own. Take one of them out."
+            )
         names = [phase.name for phase in self.phases]
         if len(set(names)) < len(names):
             raise ConfigError(f"phases {names} do not have names of their own. Rename one.")
@@ -191,6 +198,15 @@ def plan(config: PretrainConfig, streams: Mapping[str, int], seed: int) -> DataO
     return plan_order(mixes, sizes, seed, config.max_epochs)
 
 
+def with_found_mixture(config: PretrainConfig, inputs: Mapping[str, Artifact]) -> PretrainConfig:
+    """The config with the mixture of `mixture_from` in every phase that names none."""
+    if "mixture_from" not in inputs:
+        return config
+    found = read_json(inputs["mixture_from"].path / "mixture.json")
+    phases = tuple(phase if phase.mixture else replace(phase, mixture=found) for phase in config.phases)
+    return replace(config, phases=phases, mixture_from=None)
+
+
 def pretrain(config: PretrainConfig, context: StepContext) -> dict[str, Any]:
     from diglot.corpus.pack import PackedTokens
     from diglot.model.decoder import Decoder
@@ -200,6 +216,7 @@ def pretrain(config: PretrainConfig, context: StepContext) -> dict[str, Any]:
     from diglot.train.loop import LoopSettings, Phase, train
     from diglot.train.objectives.next_token import next_token
 
+    config = with_found_mixture(config, context.inputs)
     packed, tokenizer_folder = context.input("from"), context.input("tokenizer").path
     streams = {stream.stream: stream for stream in PackedTokens.open(packed.path).streams("train")}
     tokenizer = Tokenizer.load(tokenizer_folder)
@@ -274,8 +291,9 @@ def _mixture_rows(planned: Planned) -> list[MixtureRow] | None:
     if not all(artifact.is_complete for slot, artifact in planned.inputs.items() if slot != "tokenizer"):
         return None
     streams = PackedTokens.open(planned.inputs["from"].path).streams("train")
-    order = plan(planned.config, {stream.stream: stream.num_tokens for stream in streams}, planned.seed)
-    return mixture_rows(order, planned.config.sequence_length)
+    config = with_found_mixture(planned.config, planned.inputs)
+    order = plan(config, {stream.stream: stream.num_tokens for stream in streams}, planned.seed)
+    return mixture_rows(order, config.sequence_length)
 
 
 def _microbatch_sequences(config: PretrainConfig) -> int | None:

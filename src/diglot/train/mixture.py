@@ -73,7 +73,7 @@ class Budget:
 
 
 Entry = float | Budget
-MIN_REST = 0.5  # sequences that budgets leave for the weights; with fewer, the weights would read nothing
+MIN_REST = 1e-9  # share of a phase that budgets must leave for the weights; with less, those would read nothing
 
 
 def quotas(
@@ -97,7 +97,7 @@ def quotas(
     Raises: ConfigError for a pattern that fits no stream, budgets that do not fit the phase, a cap that is exceeded, or
         when no stream is left.
     """
-    groups = _groups(mixture, sizes)
+    groups = pattern_members(mixture, sizes)
     total = float(num_sequences)
     weights = {p: w for p in groups if (w := _weight(mixture.get(p, 1.0))) is not None}
     budgets = {p: b for p in groups if isinstance(b := mixture.get(p, 1.0), Budget) and b.weight is None}
@@ -121,7 +121,7 @@ def quotas(
             )
         return largest_remainder({name: share / whole for name, share in shares.items() if share > 0}, num_sequences)
     if whole > 0:
-        if rest < MIN_REST:
+        if rest < MIN_REST * total:
             raise ConfigError(_misfit(total - rest, total, sequence_length, "Lower a budget, or take the weights out"))
         wanted |= {name: share / whole * rest for name, share in shares.items()}
     elif abs(rest) > max(slack, 1):
@@ -132,8 +132,8 @@ def quotas(
     return largest_remainder({name: want / summed for name, want in wanted.items() if want > 0}, num_sequences)
 
 
-def _groups(mixture: Mapping[str, Entry], sizes: Mapping[str, int]) -> dict[str, list[str]]:
-    """The streams that each pattern takes; every pattern has at least one."""
+def pattern_members(mixture: Mapping[str, Entry], sizes: Mapping[str, int]) -> dict[str, list[str]]:
+    """The streams that each pattern takes. Raises ConfigError for a pattern without any."""
     names = sorted(name for name, size in sizes.items() if size > 0)
     groups: dict[str, list[str]] = {pattern: [] for pattern in (mixture or {"*": 1.0})}
     for name in names:
@@ -203,8 +203,9 @@ def _capped(
 
 def _over_cap(name: str, epochs: float, budget: Budget) -> str:
     return (
-        f"the mixture needs {epochs:.2f} epochs of '{name}', more than its max_epochs = {budget.max_epochs:g}. Lower its "
-        f"budget or the phase's tokens, or raise max_epochs; spill: redistribute gives the rest to other streams."
+        f"the mixture needs {epochs:.2f} epochs of '{name}', more than its max_epochs = {budget.max_epochs:g}. "
+        "Lower its budget or the phase's tokens, or raise max_epochs; spill: redistribute gives the rest to other "
+        "streams."
     )
 
 
