@@ -14,6 +14,7 @@ from diglot.corpus.decontaminate import scan
 from diglot.corpus.splits import split_documents
 from diglot.corpus.tables import decisions_of, read_table, rule_names, shards
 from diglot.steps.decontaminate import STEP, DecontaminateConfig, observe
+from diglot.steps.deduplicate import STEP as DEDUPLICATE
 from diglot.steps.split import STEP as SPLIT
 from diglot.trace.lineage import why
 from handmade_corpus import RULES, Doc, run_step, selected
@@ -73,7 +74,7 @@ def corpus(store, docs=None):
             shard=f"{number // 4:05d}")
         for number, (name, text) in enumerate((docs or DOCS).items())
     ]  # fmt: skip
-    dropped = Doc(QUESTION_EN, url="https://example.org/dropped", reason=1, shard="00000")
+    dropped = Doc(QUESTION_EN, url="https://example.org/dropped", reason=1, shard="00009")
     return selected(store, [*rows, dropped])
 
 
@@ -135,6 +136,15 @@ def test_why_names_benchmark_and_item(tmp_path, benchmarks):
     assert "at least 0.65 of one item" in text
 
 
+def test_a_later_deduplication_has_the_last_word(tmp_path, benchmarks):
+    clean = decontaminated(tmp_path, benchmarks, corpus=corpus(tmp_path, {**DOCS, "twin": DOCS["clean"]}))
+    distinct = run_step(DEDUPLICATE, tmp_path / "deduplicate" / "d", inputs={"from": clean})
+    artifacts = {"pages": clean.upstream("ingest"), "clean": clean, "distinct": distinct}
+    [twin] = dropped_by(distinct).keys() - dropped_by(clean).keys()
+    assert why(artifacts, f"https://example.org/{twin}").objections[0].rule == "exact_duplicate"
+    assert why(artifacts, "https://example.org/passage").objections[0].rule == "contaminated"
+
+
 def test_the_report_shows_the_matched_text(tmp_path, benchmarks):
     report = read_json(decontaminated(tmp_path, benchmarks).path / "contamination.json")["benchmarks"]
     example = report["trains"]["examples"][0]
@@ -168,8 +178,8 @@ def test_workers_and_a_restart_change_no_byte(tmp_path, benchmarks, monkeypatch)
     with pytest.raises(InputError, match="killed"):
         decontaminated(tmp_path, benchmarks, name="half")
     decontaminated(tmp_path, benchmarks, name="half")
-    assert len(calls) == 4
-    assert len(set(calls)) == 3
+    assert len(calls) == 5
+    assert len(set(calls)) == 4
     monkeypatch.undo()
     four = decontaminated(tmp_path, benchmarks, name="four", workers=2)
     for path in sorted(p for p in one.path.rglob("*") if p.is_file() and p.name != "manifest.json"):
@@ -241,6 +251,11 @@ def test_what_cannot_work_is_refused_with_the_way_out(tmp_path, benchmarks):
     (benchmarks / "broken.jsonl").write_text('{"question": "fi')
     with pytest.raises(InputError, match="line 1 is not JSON"):
         decontaminated(tmp_path, benchmarks)
+    (benchmarks / "broken.jsonl").write_bytes(b'{"question": "\xff"}')
+    with pytest.raises(InputError, match="line 1 is not JSON"):
+        decontaminated(tmp_path, benchmarks)
+    (benchmarks / "broken.jsonl").write_text('{"question": "half a pair \\ud83d", "answer": null, "n": [[1.5]]}')
+    assert decontaminated(tmp_path, benchmarks).counts["benchmarks"]["broken"]["items"] == 1
     (benchmarks / "broken.jsonl").unlink()
     with pytest.raises(InputError, match=r"holds no text of the fields nothing.*fields: \{trains"):
         decontaminated(tmp_path, benchmarks, fields={"trains": ("nothing",)})

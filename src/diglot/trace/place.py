@@ -80,7 +80,7 @@ def locate(artifacts: Artifacts, asked: str) -> Place:
     document, _, ingest, shard, row = found[0]
     deciders = [a for kind in DECIDING for a in made_from(of_kind(artifacts, kind).values(), ingest)]
     # The verdicts of the last one that is finished tell the whole story: the one that most others stand above.
-    deciders.sort(key=lambda artifact: -sum(other in deciders for other in artifact.ancestors()))
+    deciders = sorted(deciders, key=lambda artifact: -sum(other in deciders for other in artifact.ancestors()))
     annotates = list(made_from(of_kind(artifacts, "annotate").values(), ingest))
     return Place(document, ingest, shard, row, next(iter(deciders), None), next(iter(annotates), None))
 

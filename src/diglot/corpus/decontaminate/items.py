@@ -122,6 +122,7 @@ def read_benchmark(file: Path, fields: Mapping[str, Sequence[str]] | None = None
         if ids[item] > 1:
             item = f"{item}~{ids[item]}"  # two items of one id stay two
         for variant, part, text in _texts(record, wanted):
+            text = text.encode("utf-8", "replace").decode()  # JSON may hold half a surrogate pair, which is no text
             texts.append(ItemText(benchmark, f"{item}#{variant}" if variant else item, part, text))
     if not texts:
         names = f" of the fields {', '.join(wanted)}" if wanted else ""
