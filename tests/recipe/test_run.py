@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from diglot.recipe.plan import make_plan
 from diglot.recipe.run import Places, run_artifacts, run_recipe
 from diglot.recipe.schema import load_recipe
 from diglot.steps import kinds
-from diglot.steps.context import StepContext, StepKind, input_step, runtime
+from diglot.steps.context import Planned, StepContext, StepKind, input_step, runtime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +54,15 @@ def repeat(config: RepeatConfig, context: StepContext) -> dict[str, Any]:
     return {"letters": len(text)}
 
 
+def compare(now: Planned, last: Planned | None) -> list[str]:
+    text = (now.inputs["from"].path / "text.txt").read_text()
+    return [f"{last.config.times if last else 'never'} then {now.config.times} times {text}, from {now.config.from_}"]
+
+
 WRITE = StepKind(kind="write", version=1, config=WriteConfig, run=write)
-REPEAT = StepKind(kind="repeat", version=1, config=RepeatConfig, run=repeat, draws_random_numbers=True)
+REPEAT = StepKind(
+    kind="repeat", version=1, config=RepeatConfig, run=repeat, draws_random_numbers=True, describe=compare
+)
 RECIPE = """
 recipe: words
 seed: 1
@@ -112,6 +120,20 @@ def test_plan_says_what_is_reused_and_what_changed(places: Places):
     first, more = make_plan(recipe, places.store.resolve(), places.run_folder("words"))
     assert (first.status, first.changes) == ("reuse", ())
     assert (more.status, more.changes) == ("build", ("times: 3 -> 5",))
+
+
+def test_plan_lets_a_step_compare_itself_with_the_last_run(places: Places):
+    recipe = load_recipe(places.store.parent / "words.yaml", overrides=["more.times=5"])
+    run(places)
+
+    def details():
+        planned = make_plan(recipe, places.store.resolve(), places.run_folder("words"), describe=True)
+        return [step.details for step in planned]
+
+    assert details() == [(), ("3 then 5 times hey, from first",)]
+    shutil.rmtree(places.run_folder("words"))
+    assert details()[1] == ("never then 5 times hey, from first",)
+    assert make_plan(recipe, places.store.resolve(), places.run_folder("words"))[1].details == ()
 
 
 def test_a_step_that_fails_keeps_the_ones_before_it_and_names_itself(places: Places):

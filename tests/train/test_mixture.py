@@ -25,6 +25,13 @@ def test_epochs_read_each_stream_so_often_and_a_pattern_shares_by_tokens():
     assert (found["wiki.en"], found["web.en"], found["web.zh"]) == (50, 300, 150)
 
 
+def test_the_most_specific_pattern_takes_a_stream_in_whatever_order_they_are_written():
+    written = {"*": 1.0, "wiki.*": 2.0, "*.zh": 1.0}
+    found = quotas(written, SIZES, 400)
+    assert found == {"wiki.en": 200, "web.en": 100, "web.zh": 86, "books.zh": 14}
+    assert quotas(dict(sorted(written.items(), reverse=True)), SIZES, 400) == found
+
+
 def test_a_cap_that_is_exceeded_names_stream_epochs_and_both_ways_out():
     with pytest.raises(ConfigError) as error:
         quotas({"wiki.*": Budget(share=0.5, max_epochs=4), "*": 1.0}, SIZES, 1000)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 class MixtureSearchConfig:
     """Groups of streams, the candidate weights, the proxy runs and what is minimised.
 
-    groups: patterns of stream names; the first that fits a stream takes it, streams without one are left out.
+    groups: patterns of stream names; the most specific that fits a stream takes it, streams without one are left out.
     candidates: `dirichlet` draws num_candidates weightings (the natural proportions and equal weights are the first
         two); `grid` tries every weighting in steps of 1 / grid_parts.
     concentration: of the Dirichlet distribution, for every group; 1 is uniform.
@@ -202,9 +201,10 @@ def _heldout(config: MixtureSearchConfig, packed: PackedTokens, group: str, seed
     import numpy as np
 
     from diglot.core.seeds import derive_seed
+    from diglot.train.mixture import pattern_of
 
     held = {stream.stream: stream for stream in packed.streams("heldout") if stream.num_tokens}
-    mine = [name for name in held if next((g for g in config.groups if fnmatchcase(name, g)), None) == group]
+    mine = [name for name in held if pattern_of(name, config.groups) == group]
     if not mine:
         raise InputError(
             f"no held-out document fits the group '{group}', so its loss cannot be measured. Raise share_heldout or "

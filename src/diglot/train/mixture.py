@@ -1,8 +1,10 @@
 """How many sequences of each stream a phase of pre-training reads.
 
 A mixture maps patterns of stream names to weights, `{"*.zh-Hans": 2, "*": 1}`, or to budgets,
-`{"wiki.*": {share: 0.2, max_epochs: 4}, "*.en": {tokens: 40M}, "*": 1}`. The first pattern that fits a stream takes it;
-the streams of one pattern share what it gets in proportion to their tokens; a stream that no pattern fits is not read.
+`{"wiki.*": {share: 0.2, max_epochs: 4}, "*.en": {tokens: 40M}, "*": 1}`. Of the patterns that fit a stream the most
+specific takes it, the one with most characters outside wildcards; so the order in which they are written, which JSON
+files and fingerprints do not keep, makes no difference. The streams of one pattern share what it gets in proportion to
+their tokens; a stream that no pattern fits is not read.
 
 Budgets are met first: `tokens` and `epochs` exactly, `share` of the phase. What is left of the phase goes to the
 weights. More tokens than a stream holds are read by reading it again; `max_epochs` caps how often in this phase. A
@@ -12,7 +14,7 @@ and shares below their caps, in proportion to what they have.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
@@ -132,18 +134,29 @@ def quotas(
     return largest_remainder({name: want / summed for name, want in wanted.items() if want > 0}, num_sequences)
 
 
+def pattern_of(stream: str, patterns: Iterable[str]) -> str | None:
+    """The most specific of the patterns that fit a stream; among equals the first in alphabetical order.
+
+    >>> pattern_of("wiki.en", ["*", "*.en", "wiki.*"])
+    'wiki.*'
+    """
+    fitting = [pattern for pattern in patterns if fnmatchcase(stream, pattern)]
+    return min(fitting, key=lambda pattern: (-len(pattern.replace("*", "").replace("?", "")), pattern), default=None)
+
+
 def pattern_members(mixture: Mapping[str, Entry], sizes: Mapping[str, int]) -> dict[str, list[str]]:
     """The streams that each pattern takes. Raises ConfigError for a pattern without any."""
     names = sorted(name for name, size in sizes.items() if size > 0)
-    groups: dict[str, list[str]] = {pattern: [] for pattern in (mixture or {"*": 1.0})}
+    groups: dict[str, list[str]] = {pattern: [] for pattern in sorted(mixture or ("*",))}
     for name in names:
-        pattern = next((p for p in groups if fnmatchcase(name, p)), None)
+        pattern = pattern_of(name, groups)
         if pattern is not None:
             groups[pattern].append(name)
     for pattern, members in groups.items():
         if not members:
             raise ConfigError(
-                f"mixture pattern '{pattern}' fits no stream that an earlier pattern left. Streams: {', '.join(names)}."
+                f"mixture pattern '{pattern}' fits no stream that a more specific pattern left. Streams: "
+                f"{', '.join(names)}."
             )
         weight = _weight(mixture.get(pattern, 1.0))
         if weight is not None and not 0 <= weight < float("inf"):
