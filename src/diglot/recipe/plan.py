@@ -119,10 +119,11 @@ def _details(
     if before is not None and last is not None and before["kind"] == kind.kind:
         inputs = {slot: found for slot, name in before["inputs"].items() if (found := _in_store(store, name))}
         slots = {f"{slot}_" if slot in PYTHON_WORDS else slot: slot for slot in before["inputs"]}
+        config: Any = None
         try:
             config = TypeAdapter(kind.config).validate_python({**before["config"], **slots})
         except ValidationError:
-            config = None  # of another version: there is nothing to compare with
+            pass  # of another version: there is nothing to compare with
         if config is not None and len(inputs) == len(before["inputs"]):
             earlier = Planned(config=config, inputs=inputs, seed=last["seed"])
     return tuple(kind.describe(Planned(config=now.step.config, inputs=now.inputs, seed=seed), earlier))

@@ -159,7 +159,7 @@ def _prepare(config: DecontaminateConfig, context: StepContext) -> tuple[Index, 
 
     corpus = context.input()
     texts = [text for file in _files(config, context.recipe_dir) for text in read_benchmark(file, config.fields)]
-    split = corpus.upstream("split") if config.heldout or _has_split(context) else None
+    split = corpus.upstream("split") if config.heldout else None
     if config.heldout:
         texts += _heldout_texts(context)
     index = build_index(
@@ -179,10 +179,6 @@ def _prepare(config: DecontaminateConfig, context: StepContext) -> tuple[Index, 
         ShardTask(corpus=corpus, shard=shard, out=context.out, index=path, index_key=key, split=split)
         for shard in shards(corpus.upstream("ingest"))
     ]
-
-
-def _has_split(context: StepContext) -> bool:
-    return any(artifact.kind == "split" for artifact in context.input().ancestors())
 
 
 def _heldout_texts(context: StepContext) -> list[ItemText]:

@@ -44,7 +44,8 @@ def mixture_lines(rows: Sequence[MixtureRow], before: Sequence[MixtureRow] | Non
     cells = [("phase", "stream", "tokens", "share", "epochs")]
     for row, old in shown:
         none = MixtureRow(row.phase, row.stream, 0, 0.0, 0.0) if before is not None else row
-        cells.append((row.phase, row.stream, *map(_changed, _written(old or none), _written(row))))
+        tokens, share, epochs = map(_changed, _written(old or none), _written(row))
+        cells.append((row.phase, row.stream, tokens, share, epochs))
     widths = [max(len(line[column]) for line in cells) for column in range(5)]
     for line in cells:
         yield "  ".join(
