@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -120,10 +121,8 @@ def _details(
         inputs = {slot: found for slot, name in before["inputs"].items() if (found := _in_store(store, name))}
         slots = {f"{slot}_" if slot in PYTHON_WORDS else slot: slot for slot in before["inputs"]}
         config: Any = None
-        try:
+        with contextlib.suppress(ValidationError):  # of another version: there is nothing to compare with
             config = TypeAdapter(kind.config).validate_python({**before["config"], **slots})
-        except ValidationError:
-            pass  # of another version: there is nothing to compare with
         if config is not None and len(inputs) == len(before["inputs"]):
             earlier = Planned(config=config, inputs=inputs, seed=last["seed"])
     return tuple(kind.describe(Planned(config=now.step.config, inputs=now.inputs, seed=seed), earlier))
