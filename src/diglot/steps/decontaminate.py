@@ -86,9 +86,7 @@ def decontaminate(config: DecontaminateConfig, context: StepContext) -> dict[str
     from diglot.corpus.decontaminate.report import by_benchmark
     from diglot.corpus.decontaminate.scan import documents_by_ngram, judge_shard, scan_shard
     from diglot.corpus.executor import map_shards
-    from diglot.corpus.finished import remove_partial_files
 
-    remove_partial_files(context.out)
     started, seconds = time.monotonic(), {}
     index, tasks = _prepare(config, context)
     seconds["index"] = time.monotonic() - started
