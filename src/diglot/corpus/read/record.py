@@ -13,9 +13,13 @@ class SourceFile:
     source: the name under which its documents are counted.
     path: where it is, a local path or a URL; never part of a result.
     container: its name within the source, part of its documents' ids.
-    format: `html`, `text`, `warc`, `jsonl`, `parquet`, or a refusal's reason where it cannot be read.
+    format: `html`, `text`, `warc`, `jsonl`, `parquet` ... (formats.READERS), or a refusal's reason where it cannot be
+        read.
     url: the address of a page in its own right; containers of many documents have none.
     size: bytes on disk, 0 where a remote store does not say.
+    fields: (our name, the file's name) where a dataset's fields are not called as ours, see `fields.renamed`.
+    span: the part of a large container to read, (first byte, end): the records that start in it. None reads all.
+    exact: the span's first byte is known to be a record's, and is not searched for.
     """
 
     source: str
@@ -24,6 +28,9 @@ class SourceFile:
     format: str
     url: str | None = None
     size: int = 0
+    fields: tuple[tuple[str, str], ...] = ()
+    span: tuple[int, int] | None = None
+    exact: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +39,8 @@ class Record:
 
     content: bytes to be decoded (`label`: the encoding its container names), or text.
     is_html: whether the content is HTML to be extracted.
-    offset, length: where it stands in its container: bytes for WARC and JSONL, rows for Parquet, 0 for a file.
+    offset, length: where it stands in its container: bytes of the file for WARC, of the decompressed content for JSONL,
+        CSV, ARC, MediaWiki and tar, rows for Parquet, 0 for a file.
     lang: as declared by the container, in any spelling.
     """
 
@@ -63,3 +71,14 @@ class Limits:
     """max_document_bytes: of one record, decompressed; more is refused as `too_large`."""
 
     max_document_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reached:
+    """Said once by the reader of a span: the first record at or behind its start, and at or behind its end.
+
+    None stands for the end of the file. Two neighbouring spans fit when one's `end` is the other's `start`.
+    """
+
+    start: int | None
+    end: int | None

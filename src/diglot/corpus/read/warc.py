@@ -6,18 +6,21 @@ and notices a file that ends in the middle, which fastwarc takes for its end.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import json
 import re
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import IO, Any
 from urllib.parse import urlsplit
 
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 
-from diglot.core.storage import open_read
 from diglot.corpus.read.compression import CHUNK, GZIP_WINDOW
-from diglot.corpus.read.record import Limits, Record, Refused, SourceFile
+from diglot.corpus.read.record import Limits, Reached, Record, Refused, SourceFile
+from diglot.corpus.read.remote import open_input
 
 HTML_TYPES = frozenset({"text/html", "application/xhtml+xml"})
 LOOKS_LIKE_HTML = re.compile(rb"\s*(?:<!--.{0,500}?-->\s*)*<(?:!doctype html|html|head|body|title)\b", re.I | re.S)
@@ -26,89 +29,167 @@ WARC_HEADER = re.compile(rb"(?<=\n)WARC/1\.[01]\r\n")
 WITH_CONTENT = WarcRecordType.response | WarcRecordType.resource | WarcRecordType.conversion | WarcRecordType.revisit
 
 
-def read_warc(file: SourceFile, limits: Limits) -> Iterator[Record | Refused]:
+@dataclass(frozen=True, kw_only=True)
+class Response:
+    """What an archive says of one record. status: None where no HTTP headers were kept; charset: as labelled."""
+
+    offset: int
+    url: str | None
+    length: int
+    date: str | None
+    kind: str
+    status: int | None = None
+    charset: str | None = None
+    lang: str | None = None
+    transfer: str = ""
+    encoding: str = ""
+
+    def refused(self, reason: str, detail: str | None = None) -> Refused:
+        return Refused(reason=reason, offset=self.offset, url=self.url, detail=detail)
+
+
+def read_warc(file: SourceFile, limits: Limits) -> Iterator[Record | Refused | Reached]:
     """One record or refusal for each response, resource, conversion and revisit, and one for each damaged place.
 
-    Offsets are positions in the file; records that share a compressed block share its offset.
+    Offsets are positions in the file; records that share a compressed block share its offset. Of a WAT file, whose
+    records describe pages and do not hold them, every metadata record is refused as `wat_response`, `wat_request` ...
     """
-    with open_read(file.path) as stream:
+    first, stop = file.span or (0, None)
+    kinds = WITH_CONTENT | WarcRecordType.metadata if file.format == "wat" else WITH_CONTENT
+    with open_input(file.path) as stream:
         is_gzip = stream.read(2) == b"\x1f\x8b"
-        start: int | None = 0
+        pattern = GZIP_MEMBER if is_gzip else WARC_HEADER
+        start: int | None = first
+        if first and not file.exact:
+            start = _record_start(stream, first, is_gzip)
+        begun_at = start
         last = -1
         damaged = cut_off = False
-        while start is not None:
+        while start is not None and (stop is None or start < stop):
             stream.seek(start)
             try:
                 for record in ArchiveIterator(stream, parse_http=True, auto_decode="none"):
+                    if stop is not None and record.stream_pos >= stop:
+                        yield Reached(start=begun_at, end=record.stream_pos)
+                        return
                     last = record.stream_pos
                     damaged = False
-                    if record.record_type & WITH_CONTENT:
+                    if record.record_type & kinds:
                         outcome = _outcome(record, last, limits)
                         cut_off = isinstance(outcome, Refused) and outcome.reason == "truncated"
                         yield outcome
+                start = None
                 break
             except OSError as error:
                 if not damaged:  # one refusal for a damaged place, however many tries it takes to get past it
                     yield Refused(reason="corrupt", offset=max(last, start), detail=str(error)[:200])
                 damaged = True
                 last = max(last, start)
-                start = _next_start(stream, last + 1, GZIP_MEMBER if is_gzip else WARC_HEADER)
-        if not cut_off and not damaged and _ends_early(stream, max(last, 0), is_gzip):
+                start = _next_start(stream, last + 1, pattern)
+        if stop is not None and start is not None:
+            yield Reached(start=begun_at, end=start)
+            return
+        if begun_at is not None and not cut_off and not damaged and _ends_early(stream, max(last, 0), is_gzip):
             yield Refused(reason="truncated", offset=max(last, 0), detail="the file ends inside a record")
+        if stop is not None:
+            yield Reached(start=begun_at, end=None)
 
 
 def _outcome(record: Any, offset: int, limits: Limits) -> Record | Refused:
     url = (record.headers.get("WARC-Target-URI") or "").strip("<>") or None
-
-    def refused(reason: str, detail: str | None = None) -> Refused:
-        return Refused(reason=reason, offset=offset, url=url, detail=detail)
-
-    if record.record_type == WarcRecordType.revisit:
-        return refused("revisit", "its content is in an earlier record")
     http = record.http_headers
-    if http is not None and http.status_code != 200:
-        return refused(f"http_{http.status_code}")
-    kind = ((http if http is not None else record.headers).get("Content-Type") or "").split(";")[0].strip().lower()
-    if url and urlsplit(url).path == "/robots.txt":
-        return refused("robots")
-    if kind not in HTML_TYPES and kind not in ("", "text/plain"):
-        return refused(f"type_{kind}")
-    expected = record.content_length
-    if expected > limits.max_document_bytes:
-        return refused("too_large", f"{expected} bytes")
-    try:
-        content = record.reader.read(expected) if expected else b""
-    except OSError as error:
-        return refused("corrupt", str(error)[:200])
-    if len(content) < expected:
-        return refused("truncated", f"{len(content)} of {expected} bytes")
-    if http is not None:
-        content = _decoded_body(content, http, limits.max_document_bytes)
-        if len(content) > limits.max_document_bytes:
-            return refused("too_large", "decompressed")
-    if not content.strip():
-        return refused("empty")
-    if not kind and not LOOKS_LIKE_HTML.match(content):
-        return refused("type_unknown")
     date = record.record_date
+    response = Response(
+        offset=offset,
+        url=url,
+        length=record.content_length,
+        date=date.strftime("%Y-%m-%dT%H:%M:%SZ") if date else None,
+        kind=((http if http is not None else record.headers).get("Content-Type") or "").split(";")[0].strip().lower(),
+        status=http.status_code if http is not None else None,
+        charset=record.http_charset if http else "utf-8",
+        lang=http.get("Content-Language") if http else record.headers.get("WARC-Identified-Content-Language"),
+        transfer=(http.get("Transfer-Encoding") or "") if http is not None else "",
+        encoding=(http.get("Content-Encoding") or "") if http is not None else "",
+    )
+    if record.record_type == WarcRecordType.revisit:
+        return response.refused("revisit", "its content is in an earlier record")
+    if record.record_type == WarcRecordType.metadata:
+        return _described(record, response, limits)
+    if reason := _no_page(response):
+        return response.refused(reason)
+    if response.length > limits.max_document_bytes:
+        return response.refused("too_large", f"{response.length} bytes")
+    try:
+        content = record.reader.read(response.length) if response.length else b""
+    except OSError as error:
+        return response.refused("corrupt", str(error)[:200])
+    if len(content) < response.length:
+        return response.refused("truncated", f"{len(content)} of {response.length} bytes")
+    return page_of(response, content, limits)
+
+
+def page_of(response: Response, content: bytes, limits: Limits) -> Record | Refused:
+    """The record of a response's body, or why it is none."""
+    if reason := _no_page(response):
+        return response.refused(reason)
+    if response.status is not None:
+        content = _decoded_body(content, response, limits.max_document_bytes)
+    if len(content) > limits.max_document_bytes:
+        return response.refused("too_large", "decompressed")
+    if not content.strip():
+        return response.refused("empty")
+    if not response.kind and not LOOKS_LIKE_HTML.match(content):
+        return response.refused("type_unknown")
     return Record(
         content=content,
-        is_html=kind != "text/plain",
-        offset=offset,
-        length=expected,
-        url=url,
-        label=record.http_charset if http else "utf-8",
-        lang=http.get("Content-Language") if http else record.headers.get("WARC-Identified-Content-Language"),
-        date=date.strftime("%Y-%m-%dT%H:%M:%SZ") if date else None,
+        is_html=response.kind != "text/plain",
+        offset=response.offset,
+        length=response.length,
+        url=response.url,
+        label=response.charset,
+        lang=response.lang,
+        date=response.date,
     )
 
 
-def _decoded_body(body: bytes, http: Any, limit: int) -> bytes:
+def _no_page(response: Response) -> str | None:
+    if response.status is not None and response.status != 200:
+        return f"http_{response.status}"
+    if response.url and _path(response.url) == "/robots.txt":
+        return "robots"
+    if response.kind not in HTML_TYPES and response.kind not in ("", "text/plain"):
+        return f"type_{response.kind[:100]}"
+    return None
+
+
+def _path(url: str) -> str:
+    try:
+        return urlsplit(url).path
+    except ValueError:  # http://[not an address/
+        return ""
+
+
+def _described(record: Any, response: Response, limits: Limits) -> Refused:
+    """The fate of a WAT record: what it describes, with the page's title."""
+    if response.kind != "application/json" or response.length > limits.max_document_bytes:
+        return response.refused("wat_metadata")
+    try:
+        envelope = json.loads(record.reader.read(response.length))["Envelope"]
+        payload = envelope["Payload-Metadata"]
+        described = str(envelope["WARC-Header-Metadata"].get("WARC-Type", "metadata"))[:20]
+        html = payload.get("HTTP-Response-Metadata", {}).get("HTML-Metadata", {})
+        title = html.get("Head", {}).get("Title")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError):
+        return response.refused("wat_metadata", "not in the format of a WAT record")
+    return response.refused(f"wat_{described}", str(title)[:200] if title else "the WARC or WET file holds its text")
+
+
+def _decoded_body(body: bytes, response: Response, limit: int) -> bytes:
     """The body without transfer and content encodings. Crawlers often store it decoded and keep the header, so a body
     that cannot be decoded is taken as it is. Stops shortly above `limit`."""
-    if "chunked" in (http.get("Transfer-Encoding") or "").lower():
+    if "chunked" in response.transfer.lower():
         body = _without_chunks(body)
-    encoding = (http.get("Content-Encoding") or "").lower().strip()
+    encoding = response.encoding.lower().strip()
     if encoding in ("gzip", "x-gzip", "deflate"):
         window = GZIP_WINDOW if body.startswith(b"\x1f\x8b") else zlib.MAX_WBITS
         for bits in (window, -zlib.MAX_WBITS):
@@ -135,6 +216,23 @@ def _without_chunks(body: bytes) -> bytes:
         parts.append(body[end + 2 : end + 2 + size])
         position = end + 2 + size + 2
     return b"".join(parts)
+
+
+def _record_start(stream: IO[bytes], position: int, is_gzip: bool) -> int | None:
+    """Where the first record at or behind `position` begins; of a gzip file, where a member unpacks to a WARC header.
+
+    A page about WARC files can hold such a place as well. The reader of the part before then says another place, and
+    this part is read again from there.
+    """
+    start: int | None = position - 1
+    while start is not None and (start := _next_start(stream, start + 1, GZIP_MEMBER if is_gzip else WARC_HEADER)):
+        if not is_gzip:
+            return start
+        stream.seek(start)
+        with contextlib.suppress(zlib.error):
+            if zlib.decompressobj(GZIP_WINDOW).decompress(stream.read(4096), 5) == b"WARC/":
+                return start
+    return start
 
 
 def _next_start(stream: IO[bytes], position: int, pattern: re.Pattern[bytes]) -> int | None:
