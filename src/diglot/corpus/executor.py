@@ -39,11 +39,14 @@ class Quarantine(Generic[T]):
     num_documents, probe: module-level functions; they run in a worker. `probe(task, start, stop)` does the work of
         the documents [start, stop) that the task has not been told to leave out, and writes nothing.
     without: gives the task that leaves these documents out and reports them; runs in the parent.
+    cut_off: for tasks that read what others wrote: gives the task without the place where `num_documents` died, or
+        None when it does not know it; runs in the parent.
     """
 
     num_documents: Callable[[T], int]
     probe: Callable[[T, int, int], object]
     without: Callable[[T, tuple[int, ...]], T]
+    cut_off: Callable[[T], T | None] | None = None
 
 
 class Backend(Protocol):
@@ -225,6 +228,13 @@ def _after_death(
         )
     progress.say(f"{label}: a worker {again}, twice, at the same shard; looking for the document that does it.")
 
+    counted = backend.call(quarantine.num_documents, task)
+    while isinstance(counted, Died) and quarantine.cut_off and (shorter := quarantine.cut_off(task)) is not None:
+        progress.say(f"{label}: reading an input kills a worker; it is read up to there, and the rest is reported.")
+        task = shorter
+        counted = backend.call(quarantine.num_documents, task)
+    num_documents = int(counted.value())
+
     def crashes(start: int, stop: int) -> bool:
         assert quarantine is not None
         outcome = backend.call(quarantine.probe, task, start, stop)
@@ -232,7 +242,7 @@ def _after_death(
             outcome.value()
         return isinstance(outcome, Died)
 
-    poison = isolate(crashes, int(backend.call(quarantine.num_documents, task).value()))
+    poison = isolate(crashes, num_documents)
     progress.say(f"{label}: {len(poison)} document(s) that kill a worker were set aside and are reported.")
     return backend.call(function, quarantine.without(task, poison))
 

@@ -7,8 +7,10 @@ is a row too; dropping it is a later decision, with its reason.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import re
+import struct
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -27,10 +29,11 @@ from diglot.corpus.extract import extract
 from diglot.corpus.finished import once, record_path
 from diglot.corpus.read.declared import language_in_path, language_tag
 from diglot.corpus.read.formats import READERS, read
-from diglot.corpus.read.record import Limits, Record, Refused, SourceFile
+from diglot.corpus.read.record import Limits, Reached, Record, Refused, SourceFile
 from diglot.corpus.tables import COMPRESSION, DOCUMENT, ROW_GROUP
 
 BATCH_BYTES = 64 << 20  # text held in memory before a row group is written, however few documents it is
+PLACE = struct.Struct("<qq")  # number of a file, records read of it
 SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can spell half a character; no file can hold it
 
 
@@ -41,6 +44,8 @@ class IngestTask:
     out: `documents/<source>/<name>.parquet`; further parts, when the text exceeds `part_bytes`, are `<name>-001` ...
     last_id: documents with a larger id are left out (a deterministic subset); None keeps all.
     skip: numbers of the records that kill a worker; they are refused.
+    cut: (number of a file, how many of its records to take) where reading the next one kills a worker; what is left of
+        the file is one refusal.
     """
 
     source: str
@@ -52,6 +57,7 @@ class IngestTask:
     declared_languages: bool = True
     last_id: str | None = None
     skip: tuple[int, ...] = ()
+    cut: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,11 +78,18 @@ def document_id(source: str, container: str, offset: int, repetition: int = 0) -
     return xxhash.xxh3_128_hexdigest(key.encode("utf-8", "surrogateescape"))
 
 
-def entries(task: IngestTask) -> Iterator[Entry]:
-    """Everything that is read for this shard, in order, without the documents beyond `last_id`."""
-    for file in task.files:
+def entries(task: IngestTask, reached: list[Reached] | None = None) -> Iterator[Entry]:
+    """Everything that is read for this shard, in order, without the documents beyond `last_id`.
+
+    reached: is given what the readers of spans say of their borders.
+    """
+    for index, file in enumerate(task.files):
         seen: Counter[int] = Counter()
-        for content in read(file, task.limits):
+        for content in _contents(task, index):
+            if isinstance(content, Reached):
+                if reached is not None:
+                    reached.append(content)
+                continue
             number = seen[content.offset]
             seen[content.offset] += 1
             id = document_id(file.source, file.container, content.offset, number)
@@ -84,10 +97,29 @@ def entries(task: IngestTask) -> Iterator[Entry]:
                 yield Entry(id=id, file=file, content=content)
 
 
+def _contents(task: IngestTask, index: int) -> Iterator[Record | Refused | Reached]:
+    """What the reader of one file says, up to where it is cut."""
+    contents = read(task.files[index], task.limits)
+    limit = min((records for file, records in task.cut if file == index), default=None)
+    if limit is None:
+        yield from contents
+        return
+    offset = 0
+    for content in itertools.islice(contents, limit):
+        offset = offset if isinstance(content, Reached) else content.offset
+        yield content
+    yield Refused(
+        reason="crash", offset=offset, url=task.files[index].url, detail="reading on kills the worker; the rest is lost"
+    )
+
+
 def ingest_shard(task: IngestTask) -> dict[str, Any]:
     """Read the shard's files and write its documents and refusals, unless that is done. Returns counts."""
-    inputs = [(file.container, file.size, file.format) for file in task.files]
-    key = xxhash.xxh3_64_hexdigest(repr((inputs, task.last_id, task.skip)).encode())
+    inputs = [
+        (file.container, file.size, file.format, *((file.span, file.exact) if file.span else ()), *file.fields)
+        for file in task.files
+    ]
+    key = xxhash.xxh3_64_hexdigest(repr((inputs, task.last_id, task.skip, task.cut)).encode("utf-8", "surrogateescape"))
     result: dict[str, Any] = once(record_path(task.out), key, lambda: _write(task))
     return result
 
@@ -120,12 +152,12 @@ def row_of(entry: Entry, record: Record, license: str | None, declared_languages
     return {
         "id": entry.id,
         "text": sound(text),
-        "url": record.url,
+        "url": _sound(record.url),
         "source": entry.file.source,
         "lang": lang if declared_languages else None,
-        "date": record.date,
-        "license": record.license or license,
-        "origin": {"container": entry.file.container, "offset": record.offset, "length": record.length},
+        "date": _sound(record.date),
+        "license": _sound(record.license or license),
+        "origin": {"container": sound(entry.file.container), "offset": record.offset, "length": record.length},
         "meta": sound(json.dumps({k: v for k, v in meta.items() if v is not None}, ensure_ascii=False, sort_keys=True)),
     }
 
@@ -140,8 +172,41 @@ def sound(text: str) -> str:
     return text if text.isascii() else SURROGATE.sub("\ufffd", text)
 
 
+def _sound(text: str | None) -> str | None:
+    return None if text is None else sound(text)
+
+
 def num_records(task: IngestTask) -> int:
-    return sum(1 for _ in entries(task))
+    """How many there are; notes its place on the way, for `cut_off` when reading itself kills this process."""
+    place = _place(task)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    total = 0
+    with place.open("wb", buffering=0) as note:
+        for index in range(len(task.files)):
+            note.seek(0)
+            note.write(PLACE.pack(index, 0))
+            for number, content in enumerate(_contents(task, index)):
+                note.seek(0)
+                note.write(PLACE.pack(index, number + 1))
+                total += not isinstance(content, Reached)
+    place.unlink()
+    return total if task.last_id is None else sum(1 for _ in entries(task))
+
+
+def cut_off(task: IngestTask) -> IngestTask | None:
+    """The task without what stands behind the place where `num_records` died; None when nobody knows the place."""
+    try:
+        index, records = PLACE.unpack(_place(task).read_bytes())
+        _place(task).unlink()
+    except (OSError, struct.error):
+        return None
+    if any(file == index and records >= limit for file, limit in task.cut):
+        return None
+    return dataclasses.replace(task, cut=(*task.cut, (index, records)))
+
+
+def _place(task: IngestTask) -> Path:
+    return task.out.with_name(f".{task.out.stem}.reading")
 
 
 def probe(task: IngestTask, start: int, stop: int) -> None:
@@ -157,7 +222,7 @@ def without(task: IngestTask, numbers: tuple[int, ...]) -> IngestTask:
     return dataclasses.replace(task, skip=(*task.skip, *numbers))
 
 
-QUARANTINE = Quarantine(num_documents=num_records, probe=probe, without=without)
+QUARANTINE = Quarantine(num_documents=num_records, probe=probe, without=without, cut_off=cut_off)
 
 
 def list_ids(task: IngestTask) -> list[str]:
@@ -176,9 +241,10 @@ def _write(task: IngestTask) -> tuple[list[Path], dict[str, Any]]:
     refused: list[dict[str, Any]] = []
     declared: Counter[str] = Counter()
     first_date = last_date = None
+    reached: list[Reached] = []
     num_documents = num_bytes = 0
     with _PartWriter(task.out, task.part_bytes) as writer:
-        for number, entry in enumerate(entries(task)):
+        for number, entry in enumerate(entries(task, reached)):
             content = entry.content
             if number in task.skip:
                 content = Refused(reason="crash", offset=content.offset, detail="killed the worker that read it")
@@ -196,12 +262,18 @@ def _write(task: IngestTask) -> tuple[list[Path], dict[str, Any]]:
     return [*writer.paths, refusals], {
         "documents": num_documents,
         "bytes": num_bytes,
-        "input_bytes": sum(file.size for file in task.files if file.format in READERS),
+        "input_bytes": sum(_size(file) for file in task.files if file.format in READERS),
         "refused": dict(sorted(Counter(line["reason"] for line in refused).items())),
         "declared_languages": dict(sorted(declared.items())),
         "period": [first_date, last_date] if first_date else None,
         "files": [path.name for path in writer.paths],
+        "reached": [[place.start, place.end] for place in reached],
     }
+
+
+def _size(file: SourceFile) -> int:
+    """Bytes of the file that are read."""
+    return file.span[1] - file.span[0] if file.span else file.size
 
 
 class _PartWriter:

@@ -9,15 +9,16 @@ Records read = documents + refused, exactly.
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diglot.core.errors import ConfigError, InputError
+from diglot.core.errors import ConfigError, InputError, unknown
 from diglot.core.progress import Progress
 from diglot.core.storage import atomic_path, write_json
 from diglot.ledger.records import SourceRecord
@@ -29,17 +30,27 @@ if TYPE_CHECKING:
     from diglot.corpus.read.sources import Found, Source
 
 
+FIELDS = ("text", "html", "url", "lang", "date", "license", "id", "title")
+SPLIT = frozenset({"warc", "wat", "jsonl", "parquet"})  # formats whose large files are read in parts
+
+
 @dataclass(frozen=True, kw_only=True)
 class IngestConfig:
     """Where documents come from.
 
-    source: a folder, file, glob, URL (`hf://`, `s3://` ...) or `debian:NAME,NAME`, or a list of them. Folders hold
-        HTML, text, Markdown, WARC, JSON lines or Parquet, also compressed; relative paths start at the recipe or,
-        failing that, at the working folder.
+    source: a folder, file, glob, URL (`hf://`, `s3://` ...), `debian:NAME,NAME` or `cc:PATHS_FILE`, or a list of them.
+        Folders hold HTML, text, Markdown, LaTeX, WARC, ARC, JSON lines, CSV, Parquet, MediaWiki dumps or tar archives,
+        also compressed; relative paths start at the recipe or, failing that, at the working folder.
     include, exclude: globs over the path of a file within its source, e.g. `*.html`.
+    fields: our field name -> that of a dataset, for JSON lines, CSV and Parquet, e.g. `{text: body, url: meta.link}`; or
+        such maps by a glob over source names, e.g. `{"news-*": {text: body}}`, of which the first that matches counts.
+    cc_base: where the paths of `cc:` lists are: a URL or a folder.
+    max_files: take the first so many files of a `cc:` list.
     license: of sources that do not state theirs.
     max_documents: keep the documents with the smallest ids, a random but fixed subset; None keeps all.
     shard_bytes: input files are grouped into shards of about this size; also the most text in one output file.
+    span_bytes: a WARC, plain JSON lines or Parquet file above this size is read in parts, each a shard, so that
+        several workers share it.
     max_document_bytes: larger pages are refused as `too_large`.
     languages_declared: note the language that pages, fields and addresses declare.
     """
@@ -48,18 +59,41 @@ class IngestConfig:
     include: list[str] | None = None
     exclude: list[str] | None = None
     license: str | None = None
+    fields: dict[str, str | dict[str, str]] | None = None
+    cc_base: str = field(default="https://data.commoncrawl.org/", metadata={"result": False})
+    max_files: int | None = None
     max_documents: int | None = None
     shard_bytes: int = 16 << 20
+    span_bytes: int = 64 << 20
     max_document_bytes: int = 16 << 20
     languages_declared: bool = True
 
     def __post_init__(self) -> None:
         if not self.specs:
             raise ConfigError("ingest has no source. Set source: to a folder, file, URL or debian:PACKAGE.")
-        for name in ("max_documents", "shard_bytes", "max_document_bytes"):
+        for name in ("max_documents", "max_files", "shard_bytes", "span_bytes", "max_document_bytes"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} = {value}, but it must be at least 1.")
+        self._check_fields()
+
+    def _check_fields(self) -> None:
+        values = list((self.fields or {}).values())
+        nested = [value for value in values if isinstance(value, dict)]
+        if nested and len(nested) < len(values):
+            raise ConfigError("fields mixes names and maps. Give names, or a map for each glob over source names.")
+        for names in nested or [self.fields or {}]:
+            for name in names:
+                if name not in FIELDS:
+                    raise unknown("field", name, FIELDS, "fields")
+
+    def fields_of(self, source: str) -> tuple[tuple[str, str], ...]:
+        """(our name, its name) of the fields of one source."""
+        flat = {ours: theirs for ours, theirs in (self.fields or {}).items() if isinstance(theirs, str)}
+        for glob, names in (self.fields or {}).items():
+            if isinstance(names, dict) and fnmatch.fnmatchcase(source, glob):
+                return tuple(names.items())
+        return tuple(flat.items())
 
     @property
     def specs(self) -> list[str]:
@@ -91,6 +125,7 @@ def ingest(config: IngestConfig, context: StepContext) -> dict[str, Any]:
         quarantine=QUARANTINE,
         num_bytes=num_input_bytes,
     )
+    tasks, results = _joined(tasks, results, context)
     expected = {task.out.parent / name for task, result in zip(tasks, results, strict=True) for name in result["files"]}
     for path in (context.out / "documents").rglob("*.parquet"):
         if path not in expected:
@@ -103,7 +138,8 @@ def ingest(config: IngestConfig, context: StepContext) -> dict[str, Any]:
         reasons = ", ".join(f"{reason} {number}" for reason, number in counts["refused"].items())
         raise InputError(
             f"{_spelled(config)} holds no readable document ({reasons or 'nothing was read'}). Supported: HTML, text, "
-            "Markdown, WARC, JSON lines and Parquet, also .gz and .zst. See refused.jsonl in the step's folder."
+            "Markdown, LaTeX, WARC, ARC, JSON lines, CSV, Parquet, MediaWiki dumps and tar archives, also compressed. "
+            "See refused.jsonl in the step's folder."
         )
     write_json(context.out / "sources.json", [record.to_dict() for record in _records(found, tasks, results)])
     seconds = time.perf_counter() - started
@@ -124,8 +160,10 @@ def plan(found: Found, config: IngestConfig, folder: Path) -> list[IngestTask]:
 
     tasks = []
     for name, source in sorted(found.sources.items()):
-        files = [file for file in found.files if file.source == name]
-        for number, group in enumerate(_grouped(files, config.shard_bytes)):
+        fields = config.fields_of(name)
+        files = [replace(file, fields=fields) for file in found.files if file.source == name]
+        groups = [part for group in _grouped(files, config.shard_bytes) for part in _spans(group, config.span_bytes)]
+        for number, group in enumerate(groups):
             task = IngestTask(
                 source=name,
                 license=source.license or config.license,
@@ -140,17 +178,76 @@ def plan(found: Found, config: IngestConfig, folder: Path) -> list[IngestTask]:
 
 
 def _find(config: IngestConfig, recipe_dir: Path, progress: Progress) -> Found:
-    from diglot.corpus.read.sources import Selection, find
+    from diglot.corpus.read.sources import CommonCrawl, Selection, find
 
     selection = Selection(include=tuple(config.include or ()), exclude=tuple(config.exclude or ()))
-    return find(config.specs, bases=[recipe_dir, Path.cwd()], selection=selection, progress=progress)
+    return find(
+        config.specs,
+        bases=[recipe_dir, Path.cwd()],
+        selection=selection,
+        progress=progress,
+        common_crawl=CommonCrawl(base=config.cc_base, max_files=config.max_files),
+    )
+
+
+def _spans(group: list[SourceFile], span_bytes: int) -> list[list[SourceFile]]:
+    """A group that is one large container as its parts of equal size; every other group as it is."""
+    from diglot.core.storage import is_url
+    from diglot.corpus.read.formats import uncompressed
+
+    file = group[0]
+    number = -(-file.size // span_bytes)
+    plain = uncompressed(file.container) == file.container.lower()
+    packed = file.format in ("warc", "wat") and file.container.lower().endswith(".gz")  # a gzip member a record
+    if len(group) > 1 or number < 2 or file.format not in SPLIT or not (plain or packed):
+        return [group]
+    return [
+        [replace(file, span=(file.size * part // number, file.size * (part + 1) // number))] for part in range(number)
+    ]
+
+
+def _joined(
+    tasks: list[IngestTask], results: list[dict[str, Any]], context: StepContext
+) -> tuple[list[IngestTask], list[dict[str, Any]]]:
+    """The results with every part of a file starting where the part before it ended.
+
+    A part searches for its first record, and could take a page that quotes one for it; then it is read again.
+    """
+    from diglot.corpus.executor import map_shards
+    from diglot.corpus.ingestion import QUARANTINE, ingest_shard
+
+    tasks, results = list(tasks), list(results)
+    for number, (task, result) in enumerate(zip(tasks, results, strict=True)):
+        file = task.files[0]
+        if not (file.span and file.span[0] and result["reached"] and results[number - 1]["reached"]):
+            continue
+        ended = results[number - 1]["reached"][0][1]
+        if ended is None:
+            ended = file.size
+        begun = result["reached"][0][0]
+        if ended != (file.size if begun is None else begun):
+            span = (ended, max(ended, file.span[1]))
+            tasks[number] = replace(task, files=(replace(file, span=span, exact=True),))
+            results[number] = map_shards(
+                ingest_shard,
+                [tasks[number]],
+                workers=1,
+                progress=context.progress,
+                label="ingest, a part again",
+                quarantine=QUARANTINE,
+            )[0]
+    return tasks, results
 
 
 def _grouped(files: Sequence[SourceFile], shard_bytes: int) -> list[list[SourceFile]]:
+    from diglot.core.storage import is_url
+    from diglot.corpus.read.formats import CONTAINERS
+
     groups: list[list[SourceFile]] = [[]]
     size = 0
     for file in files:
-        if groups[-1] and size + file.size > shard_bytes:
+        unknown_size = file.size == 0 and is_url(file.path) and file.format in CONTAINERS
+        if groups[-1] and (size + file.size > shard_bytes or unknown_size):
             groups.append([])
             size = 0
         groups[-1].append(file)
@@ -160,10 +257,8 @@ def _grouped(files: Sequence[SourceFile], shard_bytes: int) -> list[list[SourceF
 
 def _subset(tasks: list[IngestTask], max_documents: int | None, context: StepContext) -> tuple[list[IngestTask], int]:
     """The tasks limited to the `max_documents` smallest ids, and how many records that leaves out."""
-    from dataclasses import replace
-
     from diglot.corpus.executor import map_shards
-    from diglot.corpus.ingestion import list_ids, num_input_bytes
+    from diglot.corpus.ingestion import QUARANTINE, list_ids, num_input_bytes
 
     if max_documents is None:
         return tasks, 0
@@ -175,6 +270,7 @@ def _subset(tasks: list[IngestTask], max_documents: int | None, context: StepCon
         label="choose documents",
         num_bytes=num_input_bytes,
         recorded=False,
+        quarantine=QUARANTINE,
     )
     ids = sorted(id for of_shard in listed for id in of_shard)
     if len(ids) <= max_documents:

@@ -89,7 +89,7 @@ def _rows(
             quoted = _ends_quoted(read[0], opening, True)
         if quoted or size > limit:
             waiting.extendleft(reversed(parts[1:]))
-            yield offset, parts[0][0], "too_large" if size > limit else "unclosed_quote"
+            yield offset, parts[0][0], "unclosed_quote" if quoted and parts[0][1] <= limit else "too_large"
             offset += parts[0][1]
         else:
             row = b"".join(line for line, _ in parts)

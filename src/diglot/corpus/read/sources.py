@@ -1,4 +1,4 @@
-"""What a recipe's `source` names, as a list of input files: folders, files, globs, URLs and Debian packages.
+"""What a recipe's `source` names, as a list of input files: folders, files, globs, URLs, packages and path lists.
 
 Every package, top folder and single file is a source of its own, so that shares can be told per source. Files are in
 order of source and container, whatever the order in which a file system lists them.
@@ -18,13 +18,20 @@ from diglot.core.errors import InputError
 from diglot.core.progress import Progress
 from diglot.core.storage import is_url
 from diglot.corpus.read import debian
-from diglot.corpus.read.formats import format_of
+from diglot.corpus.read.compression import COMPRESSED, read_all
+from diglot.corpus.read.formats import CONTAINERS, format_of
 from diglot.corpus.read.record import SourceFile
+from diglot.corpus.read.remote import Unreadable
 
 DEBIAN = "debian:"
+COMMON_CRAWL = "cc:"
+COMMON_CRAWL_BASE = "https://data.commoncrawl.org/"
+MAX_PATH_LIST = 1 << 30  # bytes of a list of paths; that of a whole crawl has 90,000 lines
+HUB = re.compile(r"hf://datasets/([^/@]+/[^/@]+)(?:@([^/]+))?/(.+)")
+FILE_SYSTEMS = {"hf": "huggingface_hub", "s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "http": "aiohttp", "https": "aiohttp"}
+CRAWLS = frozenset({"warc", "arc", "wat"})
 UNSAFE = re.compile(r"[^\w.+-]+")
 GLOB = re.compile(r"[*?\[]")
-CONTAINERS = frozenset({"warc", "jsonl", "parquet"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,14 +65,29 @@ class Selection:
         return (not self.include or _matches(path, self.include)) and not _matches(path, self.exclude)
 
 
-def find(specs: Sequence[str], *, bases: Sequence[Path], selection: Selection, progress: Progress) -> Found:
+@dataclass(frozen=True, kw_only=True)
+class CommonCrawl:
+    """base: URL or folder that the paths of a `cc:` list are below. max_files: the first so many; None takes all."""
+
+    base: str = COMMON_CRAWL_BASE
+    max_files: int | None = None
+
+
+def find(
+    specs: Sequence[str],
+    *,
+    bases: Sequence[Path],
+    selection: Selection,
+    progress: Progress,
+    common_crawl: CommonCrawl | None = None,
+) -> Found:
     """All input files. Relative paths are tried against `bases` in turn.
 
     Raises InputError when a spec names nothing, and when two different files would have one name.
     """
     found = Found()
     for spec in specs:
-        for source, file in _find_one(spec, bases, selection, progress):
+        for source, file in _find_one(spec, bases, selection, progress, common_crawl or CommonCrawl()):
             found.sources.setdefault(source.name, source)
             found.files.append(file)
     found.files.sort(key=lambda file: (file.source, file.container))
@@ -79,7 +101,7 @@ def find(specs: Sequence[str], *, bases: Sequence[Path], selection: Selection, p
 
 
 def _find_one(
-    spec: str, bases: Sequence[Path], selection: Selection, progress: Progress
+    spec: str, bases: Sequence[Path], selection: Selection, progress: Progress, common_crawl: CommonCrawl
 ) -> Iterator[tuple[Source, SourceFile]]:
     if spec.startswith(DEBIAN):
         names = [name for name in re.split(r"[,\s]+", spec.removeprefix(DEBIAN)) if name]
@@ -94,6 +116,10 @@ def _find_one(
             )
             for file in walk(package.folder, package.name, f"debian://{package.name}/", selection):
                 yield source, file
+    elif spec.startswith(COMMON_CRAWL):
+        yield from _crawl(spec.removeprefix(COMMON_CRAWL), bases, selection, common_crawl)
+    elif hub := HUB.fullmatch(spec):
+        yield from _dataset(spec, hub, selection)
     elif is_url(spec):
         for url, size in _remote(spec):
             yield _single(url, url.rpartition("/")[2], size, "public")
@@ -113,7 +139,7 @@ def _folder(root: Path, selection: Selection) -> Iterator[tuple[Source, SourceFi
         name, container = (source_name(head), rest) if rest else (own, head)
         if not rest and file.format in CONTAINERS:
             name = source_name(_stem(head))
-        acquisition = "crawl" if file.format == "warc" else "other"
+        acquisition = "crawl" if file.format in CRAWLS else "other"
         source = Source(name=name, title=head if rest else name, acquisition=acquisition)
         yield source, replace(file, source=name, container=container)
 
@@ -163,15 +189,74 @@ def source_name(text: str) -> str:
 
 def _stem(name: str) -> str:
     """`part-0.warc.gz` -> `part-0`."""
-    while (shorter := name.rpartition(".")[0]) and (format_of(name) or name.endswith((".gz", ".zst"))):
+    while (shorter := name.rpartition(".")[0]) and (format_of(name) or name.endswith(COMPRESSED)):
         name = shorter
     return name
+
+
+def _crawl(
+    spec: str, bases: Sequence[Path], selection: Selection, common_crawl: CommonCrawl
+) -> Iterator[tuple[Source, SourceFile]]:
+    """The files of a Common Crawl path list (`warc.paths.gz`). A source a crawl; the path is the container's name.
+
+    Sizes are not asked for: a list has up to 90,000 lines.
+    """
+    listing = spec if is_url(spec) else str(_local(spec, bases)[0])
+    try:
+        content, reason = read_all(listing, MAX_PATH_LIST)
+    except Unreadable as error:
+        raise InputError(f"the path list '{listing}' cannot be read: {error}. Check the address.") from error
+    if reason:
+        raise InputError(f"the path list '{listing}' is {reason}. Fetch it again.")
+    lines = (line.strip().lstrip("/") for line in content.decode("utf-8", "replace").splitlines())
+    paths = [path for path in dict.fromkeys(lines) if path and selection.takes(path)][: common_crawl.max_files]
+    if not paths:
+        raise InputError(f"the path list '{listing}' names no file that include and exclude let through.")
+    base = common_crawl.base
+    if not is_url(base):
+        base = str(_local(base, bases)[0])
+    for path in paths:
+        if ".." in path.split("/"):
+            raise InputError(f"the path list '{listing}' leads out of its base with '{path}'. Use the original list.")
+        crawl = re.search(r"CC-(?:MAIN|NEWS)-[\w-]+?(?=[/.]|-\d{14}|$)", path)
+        name = source_name(crawl[0] if crawl else _stem(listing.rpartition("/")[2]))
+        source = Source(
+            name=name, title=f"Common Crawl {name}" if crawl else name, acquisition="crawl", address=common_crawl.base
+        )
+        where = f"{base.rstrip('/')}/{path}"
+        size = 0 if is_url(where) or not Path(where).exists() else Path(where).stat().st_size
+        kind = format_of(path) or "unsupported_type"
+        yield source, SourceFile(source=name, path=where, container=path, format=kind, size=size)
+
+
+def _dataset(spec: str, hub: re.Match[str], selection: Selection) -> Iterator[tuple[Source, SourceFile]]:
+    """The files of `hf://datasets/ORG/NAME[@REVISION]/GLOB`: one source, its containers named as in the repository."""
+    repository, revision, _ = hub.groups()
+    source = Source(
+        name=source_name(repository.replace("/", "-")),
+        title=repository,
+        version=revision,
+        acquisition="public",
+        address=f"https://huggingface.co/datasets/{repository}",
+    )
+    files = []
+    for url, size in _remote(spec):
+        match = HUB.fullmatch(url)
+        container = match[3] if match else url
+        if selection.takes(container):
+            kind = format_of(container) or "unsupported_type"
+            page = None if kind in CONTAINERS else url
+            files.append(
+                SourceFile(source=source.name, path=url, container=container, format=kind, size=size, url=page)
+            )
+    for file in files:
+        yield source, file
 
 
 def _single(path: str, name: str, size: int, acquisition: str) -> tuple[Source, SourceFile]:
     kind = format_of(name) or "unsupported_type"
     source = source_name(_stem(name))
-    acquisition = "crawl" if kind == "warc" else acquisition
+    acquisition = "crawl" if kind in CRAWLS else acquisition
     url = None if kind in CONTAINERS else (path if is_url(path) else f"file:{name}")
     file = SourceFile(source=source, path=path, container=name, format=kind, url=url, size=size)
     return Source(name=source, title=name, acquisition=acquisition, address=path if is_url(path) else None), file
@@ -189,21 +274,30 @@ def _local(spec: str, bases: Sequence[Path]) -> list[Path]:
                 return matches
     raise InputError(
         f"source '{spec}' names no file or folder ({' and '.join(dict.fromkeys(map(str, candidates)))} looked at). "
-        "Give a folder, a file, a glob, a URL or debian:PACKAGE, e.g. --set steps.pages.source=/path/to/pages."
+        "Give a folder, a file, a glob, a URL, debian:PACKAGE or cc:PATHS_FILE, e.g. --set steps.pages.source=/path/to/pages."
     )
 
 
 def _remote(spec: str) -> list[tuple[str, int]]:
+    """(URL, bytes) of everything an fsspec address names, also of a folder's files; 0 bytes where nobody says."""
     import fsspec  # only remote inputs pay for it
 
     try:
         system, path = fsspec.url_to_fs(spec)
-        matches = sorted(system.glob(path)) if GLOB.search(path) else [path]
+        if GLOB.search(path):
+            matches = sorted(match for match in system.glob(path) if not system.isdir(match))
+        elif not spec.startswith("http") and system.isdir(path):
+            matches = sorted(system.find(path))
+        else:
+            matches = [path]
         if not matches:
             raise InputError(f"source '{spec}' matches nothing. Check the address.")
         return [(system.unstrip_protocol(match), int(system.size(match) or 0)) for match in matches]
     except (ImportError, ValueError) as error:
-        raise InputError(f"source '{spec}' cannot be opened: {error}. Install the file system it needs.") from error
+        protocol = spec.partition("://")[0]
+        package = FILE_SYSTEMS.get(protocol)
+        install = f"pip install {package}" if package else "Install the file system it needs"
+        raise InputError(f"source '{spec}' cannot be opened: {error}. {install}.") from error
     except OSError as error:
         raise InputError(f"source '{spec}' cannot be reached: {error}. Check the address and the network.") from error
 

@@ -152,11 +152,8 @@ def _without_brackets(text: str, left_out: Counter[str], categories: list[str]) 
         elif mark != "]]":
             continue
     stack[-1][1].append(text[position:])
-    while len(stack) > 1:  # never closed: the rest is text after all
-        opened, parts = stack.pop()
-        stack[-1][1].append(" " if opened == "[[" else "")
-        stack[-1][1] += parts
-    return "".join(stack[0][1])
+    # What was never closed is text after all.
+    return "".join(piece for _, parts in stack for piece in (*parts, " "))
 
 
 def _link(content: str, left_out: Counter[str], categories: list[str]) -> str:
