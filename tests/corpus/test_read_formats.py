@@ -221,7 +221,7 @@ def test_the_open_logic_text_reads_as_prose(shared):
     texts = [latex_text(source) for source in sources]
     assert all(text.text for text in texts)
     assert not any("\\begin{document}" in text.text or "\\olsection" in text.text for text in texts)
-    assert sum(text.text.startswith("#") for text in texts) > 150
+    assert sum(text.text.startswith("#") for text in texts) > 120
     kept = sum(len(text.text) for text in texts) / sum(map(len, sources))
     assert 0.75 < kept < 1
 

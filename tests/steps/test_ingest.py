@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import gzip
+import io
 import json
 import os
 import shutil
@@ -14,9 +16,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import zstandard
 
 from diglot.core.errors import ConfigError, DiglotError, InputError
 from diglot.core.progress import Progress
+from diglot.corpus.extract import extract
 from diglot.corpus.finished import record_path
 from diglot.corpus.ingestion import IngestTask, document_id, entries, ingest_shard, num_records, probe, sound, without
 from diglot.corpus.read.record import Limits, SourceFile
@@ -248,6 +252,195 @@ def test_a_folder_without_anything_readable_is_an_error_that_says_why(tmp_path):
 def test_impossible_settings_are_refused(settings):
     with pytest.raises(ConfigError):
         IngestConfig(**settings)
+
+
+def large_archive(path: Path, pages: int = 60) -> None:
+    """A gzip member a record; every fifth record is no page, one quotes a whole WARC file, one is damaged."""
+    quoted = gzip.compress(warc_record("http://inside.org/", page("a page inside a page")))
+    records = []
+    for number in range(pages):
+        body = page(f"{ENGLISH} {number} " + os.urandom(300).hex())
+        status = 404 if number % 5 == 4 else 200
+        records.append(gzip.compress(warc_record(f"http://example.org/{number}", body, status)))
+    for at in (7, 23, 41):  # stored, so that the quoted members stand in the file as they are
+        records[at] = gzip.compress(warc_record(f"http://example.org/{at}", quoted * 40), 0)
+    cut = bytearray(records[31])
+    cut[100:140] = b"\xff" * 40
+    records[31] = bytes(cut)
+    path.write_bytes(b"".join(records))
+
+
+def warc_record(url: str, body: bytes, status: int = 200) -> bytes:
+    http = f"HTTP/1.1 {status} X\r\nContent-Type: text/html\r\n\r\n".encode() + body
+    head = (
+        f"WARC/1.0\r\nWARC-Type: response\r\nWARC-Target-URI: {url}\r\nContent-Type: application/http\r\n"
+        f"WARC-Date: 2024-05-06T07:08:09Z\r\nContent-Length: {len(http)}\r\n\r\n"
+    )
+    return head.encode() + http + b"\r\n\r\n"
+
+
+def fates(out: Path) -> tuple[list[tuple[str, str]], list[tuple[Any, ...]]]:
+    kept = [(row["id"], row["text"]) for row in rows(out)]
+    return sorted(kept), [(line["offset"], line["reason"], line.get("url")) for line in refused(out)]
+
+
+@pytest.fixture
+def in_this_process(monkeypatch) -> list[str]:
+    """Shards without worker processes, whose start takes longer than such small shards. Gives the labels of the calls."""
+    labels: list[str] = []
+
+    def map_shards(function: Any, tasks: Any, *, label: str, **_: Any) -> list[Any]:
+        labels.append(label)
+        return [function(task) for task in tasks]
+
+    monkeypatch.setattr("diglot.corpus.executor.map_shards", map_shards)
+    return labels
+
+
+@pytest.mark.parametrize("span_bytes", [3_000, 20_000])
+@pytest.mark.parametrize("compress", [True, False])
+def test_parts_of_a_large_archive_are_read_as_the_whole_is(tmp_path, in_this_process, span_bytes, compress):
+    path = tmp_path / ("a.warc.gz" if compress else "a.warc")
+    large_archive(tmp_path / "a.warc.gz")
+    if not compress:
+        path.write_bytes(b"".join(warc_record(f"http://a.org/{n}", page(ENGLISH) + b"\nWARC/1.0\r\n" * 3) for n in range(60)))
+    whole = run(path, tmp_path / "whole")
+    parts = run(path, tmp_path / "parts", span_bytes=span_bytes)
+    assert parts["shards"] > 1 == whole["shards"]
+    assert parts["input_bytes"] == whole["input_bytes"]
+    assert fates(tmp_path / "parts") == fates(tmp_path / "whole")
+    assert parts["records_read"] == whole["records_read"]
+
+
+def test_a_part_that_starts_in_a_quoted_archive_is_read_again(tmp_path, in_this_process):
+    """The test above would not notice if none did."""
+    large_archive(tmp_path / "a.warc.gz")
+    run(tmp_path / "a.warc.gz", tmp_path / "out", span_bytes=3_000)
+    assert "ingest, a part again" in in_this_process
+
+
+@pytest.mark.parametrize("name", ["d.jsonl", "d.parquet"])
+def test_parts_of_a_large_dataset_are_read_as_the_whole_is(tmp_path, in_this_process, name):
+    import pyarrow as pa
+
+    texts = [f"text {n} " + "字" * (n % 97) for n in range(700)]
+    if name == "d.jsonl":
+        lines = [json.dumps({"text": text}) if n % 50 else "no json" for n, text in enumerate(texts)]
+        (tmp_path / name).write_text("\n".join(lines))
+    else:
+        pq.write_table(pa.table({"text": texts}), tmp_path / name, row_group_size=64)
+    whole = run(tmp_path / name, tmp_path / "whole")
+    for span_bytes in (3_000, 20_000):
+        parts = run(tmp_path / name, tmp_path / f"parts{span_bytes}", span_bytes=span_bytes)
+        assert parts["shards"] > 1
+        assert fates(tmp_path / f"parts{span_bytes}") == fates(tmp_path / "whole")
+        assert parts["records_read"] == whole["records_read"] == 700
+
+
+def test_worker_counts_1_2_4_write_the_same_bytes_from_parts_of_one_file(tmp_path):
+    large_archive(tmp_path / "a.warc.gz")
+    for workers in (1, 2, 4):
+        run(tmp_path / "a.warc.gz", tmp_path / f"out{workers}", workers, span_bytes=9_000)
+    assert contents(tmp_path / "out1") == contents(tmp_path / "out2") == contents(tmp_path / "out4")
+
+
+def test_a_file_below_the_span_size_is_one_shard_as_ever(tmp_path, in_this_process):
+    large_archive(tmp_path / "a.warc.gz")
+    size = (tmp_path / "a.warc.gz").stat().st_size
+    run(tmp_path / "a.warc.gz", tmp_path / "out", span_bytes=size)
+    assert [path.name for path in (tmp_path / "out" / "documents").rglob("*.parquet")] == ["00000.parquet"]
+
+
+def test_a_record_that_kills_its_reader_costs_the_rest_of_its_file_and_is_counted(tmp_path, monkeypatch):
+    import deadly_reader
+
+    from diglot.corpus import ingestion
+
+    (tmp_path / "pages").mkdir()
+    for name, deadly in (("a", False), ("b", True), ("c", False)):
+        lines = [{"text": f"{name}{n}"} for n in range(4)]
+        if deadly:
+            lines[2]["text"] = deadly_reader.DEADLY
+        (tmp_path / "pages" / f"{name}.html").write_bytes(page(ENGLISH))
+        (tmp_path / "pages" / f"x{name}").mkdir()
+        (tmp_path / "pages" / f"x{name}" / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    monkeypatch.setattr(ingestion, "ingest_shard", deadly_reader.ingest_shard)
+    monkeypatch.setattr(ingestion, "QUARANTINE", deadly_reader.QUARANTINE)
+    counts = run(tmp_path / "pages", tmp_path / "out", workers=2)
+    assert counts["refused"] == {"crash": 1}
+    assert counts["documents"] == 3 + 4 + 2 + 4
+    (line,) = refused(tmp_path / "out")
+    assert (line["source"], line["reason"]) == ("xb", "crash")
+    assert counts["records_read"] == counts["documents"] + 1
+    assert not list((tmp_path / "out").rglob("*.reading"))
+
+
+def test_fields_are_mapped_by_source(tmp_path, in_this_process):
+    (tmp_path / "pages" / "news").mkdir(parents=True)
+    (tmp_path / "pages" / "books").mkdir()
+    (tmp_path / "pages" / "news" / "a.jsonl").write_text('{"story": {"body": "one"}, "link": "http://a.org"}\n')
+    (tmp_path / "pages" / "books" / "b.csv").write_text("text,id\ntwo,7\n")
+    fields = {"news": {"text": "story.body", "url": "link"}}
+    run(tmp_path / "pages", tmp_path / "out", fields=fields)
+    assert [(row["text"], row["url"]) for row in rows(tmp_path / "out")] == [("two", None), ("one", "http://a.org")]
+
+
+@pytest.mark.parametrize(
+    "fields", [{"txet": "body"}, {"text": "body", "x": {"text": "y"}}, {"*": {"titel": "x"}}]
+)
+def test_impossible_field_maps_are_refused(fields):
+    with pytest.raises(ConfigError):
+        IngestConfig(source="x", fields=fields)
+
+
+def test_half_characters_in_addresses_and_names_do_not_stop_the_run(tmp_path, in_this_process):
+    line = r'{"text": "one", "url": "http://a.org/\ud800", "date": "\udfff", "license": "\ud83d", "lang": "\ud800"}'
+    (tmp_path / "d.jsonl").write_text(line + "\n")
+    run(tmp_path / "d.jsonl", tmp_path / "out")
+    (row,) = rows(tmp_path / "out")
+    assert (row["url"], row["date"], row["license"], row["lang"]) == ("http://a.org/\ufffd", "\ufffd", "\ufffd", None)
+
+
+def test_every_record_of_the_mixed_archive_has_the_fate_of_its_truth(tmp_path, shared):
+    """Status, type, charset and the text itself; duplicates are the same text under another address."""
+    folder = shared / "pretrain" / "warc"
+    truths = {truth["url"]: truth for truth in lines_of(folder / "mixed-00000.truth.jsonl.zst")}
+    pages_of = {
+        row["id"]: row for path in sorted((shared / "pretrain" / "html").glob("*.zst")) for row in lines_of(path)
+    }
+    run(folder / "mixed-00000.warc.gz", tmp_path / "out", workers=2, span_bytes=1 << 20)
+    documents = {row["url"]: row for row in rows(tmp_path / "out")}
+    reasons = {line["url"]: line["reason"] for line in refused(tmp_path / "out")}
+    assert not documents.keys() & reasons.keys()
+    assert documents.keys() | reasons.keys() == truths.keys()
+    num_transcoded = num_copies = 0
+    for url, truth in truths.items():
+        kind = truth["content_type"].split(";")[0]
+        if truth["status"] != 200:
+            assert reasons[url] == f"http_{truth['status']}"
+        elif url.endswith("/robots.txt"):
+            assert reasons[url] == "robots"
+        elif kind != "text/html":
+            assert reasons[url] == f"type_{kind}"
+        else:
+            row = documents[url]
+            assert json.loads(row["meta"])["charset"] == truth["charset"]
+            source = pages_of[truth["page_id"]]
+            html = source.get("html") or base64.b64decode(source["html_b64"]).decode(truth["charset"], "replace")
+            assert row["text"] == sound(extract(html).text), url
+            num_transcoded += bool(truth.get("transcoded"))
+            if original := truth.get("duplicate_of"):
+                num_copies += 1
+                assert row["text"] == documents[original]["text"]
+                assert row["id"] != documents[original]["id"]
+    assert num_transcoded == 20
+    assert num_copies >= 8
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    with path.open("rb") as stream:
+        reader = io.TextIOWrapper(zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(stream), "utf-8")
+        return [json.loads(line) for line in reader]
 
 
 def test_a_full_disk_is_an_error_with_a_next_action_and_leaves_nothing_half(pages, tmp_path):

@@ -226,8 +226,7 @@ def _joined(
             ended = file.size
         begun = result["reached"][0][0]
         if ended != (file.size if begun is None else begun):
-            span = (ended, max(ended, file.span[1]))
-            tasks[number] = replace(task, files=(replace(file, span=span, exact=True),))
+            tasks[number] = replace(task, files=(replace(file, exact=ended),))
             results[number] = map_shards(
                 ingest_shard,
                 [tasks[number]],

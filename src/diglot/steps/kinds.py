@@ -15,6 +15,7 @@ KINDS = {
     "deduplicate": "diglot.steps.deduplicate:STEP",
     "decontaminate": "diglot.steps.decontaminate:STEP",
     "split": "diglot.steps.split:STEP",
+    "write": "diglot.steps.write:STEP",
     "train_tokenizer": "diglot.steps.train_tokenizer:STEP",
     "pack": "diglot.steps.pack:STEP",
     "mixture_search": "diglot.steps.mixture_search:STEP",

@@ -19,6 +19,8 @@ from diglot.corpus.read.wikitext import wiki_text
 START, END = b"<page>", b"</page>"
 HEAD = 1 << 16  # bytes before the first page in which the site describes itself
 XML_FACTOR = 2  # a page's markup may be this much larger than the limit of its text
+NUMBER = re.compile(r"-?\d{1,5}", re.ASCII)
+MODEL = re.compile(r"[\w.-]{1,40}", re.ASCII)
 MODELS = frozenset({"", "wikitext"})
 BASE = re.compile(rb"<base>\s*([^<\s]{1,500})\s*</base>")
 LANGUAGE = re.compile(rb"<mediawiki\b[^>]*\bxml:lang=\"([\w-]{1,20})\"")
@@ -109,12 +111,12 @@ def _outcome(page: bytes, offset: int, head: bytes, limits: Limits) -> Record | 
 
     namespace = fields.get("page/ns", "0").strip()
     if namespace != "0":
-        return refused(f"namespace_{namespace[:6]}")
+        return refused(f"namespace_{namespace}" if NUMBER.fullmatch(namespace) else "namespace_malformed")
     if "page/redirect" in fields:
         return refused("redirect")
     model = fields.get("page/revision/model", "").strip()
     if model not in MODELS:
-        return refused(f"model_{model[:30]}")
+        return refused(f"model_{model}" if MODEL.fullmatch(model) else "model_malformed")
     source = fields.get("page/revision/text", "")
     if not source.strip():
         return refused("empty")

@@ -19,7 +19,7 @@ class SourceFile:
     size: bytes on disk, 0 where a remote store does not say.
     fields: (our name, the file's name) where a dataset's fields are not called as ours, see `fields.renamed`.
     span: the part of a large container to read, (first byte, end): the records that start in it. None reads all.
-    exact: the span's first byte is known to be a record's, and is not searched for.
+    exact: where the first record of the span starts, if that is known and need not be searched for.
     """
 
     source: str
@@ -30,7 +30,7 @@ class SourceFile:
     size: int = 0
     fields: tuple[tuple[str, str], ...] = ()
     span: tuple[int, int] | None = None
-    exact: bool = False
+    exact: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,6 +23,8 @@ from diglot.corpus.read.record import Limits, Reached, Record, Refused, SourceFi
 from diglot.corpus.read.remote import open_input
 
 HTML_TYPES = frozenset({"text/html", "application/xhtml+xml"})
+CONTENT_TYPE = re.compile(r"[\w.+*/-]{1,80}", re.ASCII)  # a reason is a word to count by
+DESCRIBED = ("warcinfo", "request", "response", "metadata", "resource", "revisit", "conversion")
 LOOKS_LIKE_HTML = re.compile(rb"\s*(?:<!--.{0,500}?-->\s*)*<(?:!doctype html|html|head|body|title)\b", re.I | re.S)
 GZIP_MEMBER = re.compile(rb"\x1f\x8b\x08[\x00-\x1f]")
 WARC_HEADER = re.compile(rb"(?<=\n)WARC/1\.[01]\r\n")
@@ -59,13 +61,13 @@ def read_warc(file: SourceFile, limits: Limits) -> Iterator[Record | Refused | R
     with open_input(file.path) as stream:
         is_gzip = stream.read(2) == b"\x1f\x8b"
         pattern = GZIP_MEMBER if is_gzip else WARC_HEADER
-        start: int | None = first
-        if first and not file.exact:
+        start: int | None = first if file.exact is None else file.exact
+        if first and file.exact is None:
             start = _record_start(stream, first, is_gzip)
         begun_at = start
         last = -1
         damaged = cut_off = False
-        while start is not None and (stop is None or start < stop):
+        while start is not None and (stop is None or start < stop or damaged):  # a span ends where reading goes on
             stream.seek(start)
             try:
                 for record in ArchiveIterator(stream, parse_http=True, auto_decode="none"):
@@ -158,7 +160,7 @@ def _no_page(response: Response) -> str | None:
     if response.url and _path(response.url) == "/robots.txt":
         return "robots"
     if response.kind not in HTML_TYPES and response.kind not in ("", "text/plain"):
-        return f"type_{response.kind[:100]}"
+        return f"type_{response.kind}" if CONTENT_TYPE.fullmatch(response.kind) else "type_malformed"
     return None
 
 
@@ -176,7 +178,9 @@ def _described(record: Any, response: Response, limits: Limits) -> Refused:
     try:
         envelope = json.loads(record.reader.read(response.length))["Envelope"]
         payload = envelope["Payload-Metadata"]
-        described = str(envelope["WARC-Header-Metadata"].get("WARC-Type", "metadata"))[:20]
+        described = envelope["WARC-Header-Metadata"].get("WARC-Type")
+        if described not in DESCRIBED:
+            return response.refused("wat_metadata")
         html = payload.get("HTTP-Response-Metadata", {}).get("HTML-Metadata", {})
         title = html.get("Head", {}).get("Title")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError):
