@@ -19,7 +19,7 @@ from diglot.core.errors import InputError
 from diglot.core.progress import Progress
 from diglot.corpus.read.formats import read
 from diglot.corpus.read.record import Limits, Record, SourceFile
-from diglot.corpus.read.remote import TRIES, Resumed, Unreadable
+from diglot.corpus.read.remote import TRIES, Resumed, UnreadableError
 from diglot.corpus.read.sources import CommonCrawl, Selection, find
 
 LIMITS = Limits(max_document_bytes=1 << 20)
@@ -63,7 +63,7 @@ def test_a_connection_that_breaks_is_resumed_at_its_byte():
 
 def test_tries_are_bounded_and_the_error_says_where():
     stream = Resumed(lambda: Flaky(LINES, [10, 10, 10, 10, 10, 10]), lambda seconds: None)
-    with pytest.raises(Unreadable, match=f"{TRIES} tries failed at byte 0: connection reset"):
+    with pytest.raises(UnreadableError, match=f"{TRIES} tries failed at byte 0: connection reset"):
         io.BufferedReader(stream, 100).read()
 
 
@@ -224,7 +224,7 @@ class Hub(BaseHTTPRequestHandler):
             entries = [self.entry(name) for name in self.files if name.startswith(prefix)]
             if not recursive:
                 entries = [entry for entry in entries if "/" not in str(entry["path"])[len(prefix) :]]
-            folders = {name[: at] for name in self.files for at in range(len(name)) if name[at] == "/"}
+            folders = {name[:at] for name in self.files for at in range(len(name)) if name[at] == "/"}
             tops = [f for f in folders if f.startswith(prefix) and (recursive or "/" not in f[len(prefix) :])]
             entries += [{"type": "directory", "path": folder, "oid": "0" * 40} for folder in tops]
             self.answer(json.dumps(entries).encode(), Content_Type="application/json")
@@ -246,7 +246,7 @@ class Hub(BaseHTTPRequestHandler):
         else:
             self.answer(b"{}", 404)
 
-    do_HEAD = do_GET
+    do_HEAD = do_GET  # noqa: N815
 
 
 @pytest.fixture
@@ -275,9 +275,7 @@ def hub(monkeypatch) -> Iterator[type[Hub]]:
 
 
 def test_files_of_a_hub_dataset_are_found_by_glob_and_streamed(hub):
-    found = find(
-        ["hf://datasets/org/name/data/*.parquet"], bases=[], selection=Selection(), progress=QUIET
-    )
+    found = find(["hf://datasets/org/name/data/*.parquet"], bases=[], selection=Selection(), progress=QUIET)
     assert [(file.source, file.container, file.format) for file in found.files] == [
         ("org-name", "data/train-00000-of-00002.parquet", "parquet"),
         ("org-name", "data/train-00001-of-00002.parquet", "parquet"),
@@ -291,9 +289,7 @@ def test_files_of_a_hub_dataset_are_found_by_glob_and_streamed(hub):
 
 
 def test_a_revision_of_a_hub_dataset_is_its_version(hub):
-    found = find(
-        ["hf://datasets/org/name@v1.2/**/*.jsonl.gz"], bases=[], selection=Selection(), progress=QUIET
-    )
+    found = find(["hf://datasets/org/name@v1.2/**/*.jsonl.gz"], bases=[], selection=Selection(), progress=QUIET)
     (file,) = found.files
     assert (file.container, found.sources["org-name"].version) == ("extra/zh.jsonl.gz", "v1.2")
     assert len(list(read(file, LIMITS))) == 1000

@@ -35,6 +35,4 @@ def probe(task: ingestion.IngestTask, start: int, stop: int) -> None:
     ingestion.probe(task, start, stop)
 
 
-QUARANTINE = Quarantine(
-    num_documents=num_records, probe=probe, without=ingestion.without, cut_off=ingestion.cut_off
-)
+QUARANTINE = Quarantine(num_documents=num_records, probe=probe, without=ingestion.without, cut_off=ingestion.cut_off)

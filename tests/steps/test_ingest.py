@@ -286,7 +286,7 @@ def fates(out: Path) -> tuple[list[tuple[str, str]], list[tuple[Any, ...]]]:
 
 @pytest.fixture
 def in_this_process(monkeypatch) -> list[str]:
-    """Shards without worker processes, whose start takes longer than such small shards. Gives the labels of the calls."""
+    """Shards without worker processes, whose start takes longer than small shards. Gives the labels of the calls."""
     labels: list[str] = []
 
     def map_shards(function: Any, tasks: Any, *, label: str, **_: Any) -> list[Any]:
@@ -303,7 +303,9 @@ def test_parts_of_a_large_archive_are_read_as_the_whole_is(tmp_path, in_this_pro
     path = tmp_path / ("a.warc.gz" if compress else "a.warc")
     large_archive(tmp_path / "a.warc.gz")
     if not compress:
-        path.write_bytes(b"".join(warc_record(f"http://a.org/{n}", page(ENGLISH) + b"\nWARC/1.0\r\n" * 3) for n in range(60)))
+        path.write_bytes(
+            b"".join(warc_record(f"http://a.org/{n}", page(ENGLISH) + b"\nWARC/1.0\r\n" * 3) for n in range(60))
+        )
     whole = run(path, tmp_path / "whole")
     parts = run(path, tmp_path / "parts", span_bytes=span_bytes)
     assert parts["shards"] > 1 == whole["shards"]
@@ -363,7 +365,9 @@ def test_a_record_that_kills_its_reader_costs_the_rest_of_its_file_and_is_counte
             lines[2]["text"] = deadly_reader.DEADLY
         (tmp_path / "pages" / f"{name}.html").write_bytes(page(ENGLISH))
         (tmp_path / "pages" / f"x{name}").mkdir()
-        (tmp_path / "pages" / f"x{name}" / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        (tmp_path / "pages" / f"x{name}" / f"{name}.jsonl").write_text(
+            "".join(json.dumps(line) + "\n" for line in lines)
+        )
     monkeypatch.setattr(ingestion, "ingest_shard", deadly_reader.ingest_shard)
     monkeypatch.setattr(ingestion, "QUARANTINE", deadly_reader.QUARANTINE)
     counts = run(tmp_path / "pages", tmp_path / "out", workers=2)
@@ -385,9 +389,7 @@ def test_fields_are_mapped_by_source(tmp_path, in_this_process):
     assert [(row["text"], row["url"]) for row in rows(tmp_path / "out")] == [("two", None), ("one", "http://a.org")]
 
 
-@pytest.mark.parametrize(
-    "fields", [{"txet": "body"}, {"text": "body", "x": {"text": "y"}}, {"*": {"titel": "x"}}]
-)
+@pytest.mark.parametrize("fields", [{"txet": "body"}, {"text": "body", "x": {"text": "y"}}, {"*": {"titel": "x"}}])
 def test_impossible_field_maps_are_refused(fields):
     with pytest.raises(ConfigError):
         IngestConfig(source="x", fields=fields)

@@ -67,11 +67,10 @@ def test_what_is_written_is_read_again_as_the_same_documents(corpus, tmp_path):
 
 def test_worker_counts_1_and_2_write_the_same_bytes(corpus, tmp_path):
     written = [
-        run_step(STEP, tmp_path / "write" / str(n), inputs={"from": corpus}, workers=n, format="jsonl.gz") for n in (1, 2)
+        run_step(STEP, tmp_path / "write" / str(n), inputs={"from": corpus}, workers=n, format="jsonl.gz")
+        for n in (1, 2)
     ]
-    one, two = (
-        {p.relative_to(w.path): p.read_bytes() for p in (w.path / "output").rglob("*.gz")} for w in written
-    )
+    one, two = ({p.relative_to(w.path): p.read_bytes() for p in (w.path / "output").rglob("*.gz")} for w in written)
     assert one == two
     assert one
 

@@ -1,8 +1,8 @@
-"""Kept documents as files that any other tool reads: JSON lines or Parquet, a file for each shard of a source and language.
+"""Kept documents as files that any other tool reads: JSON lines or Parquet, by source, language and shard.
 
     output/<source>/<language>/<shard>.jsonl.zst   or .parquet
 
-One row a document: id, text, url, source, lang, date, license, meta. The text is the one that the last editing step left.
+One row a document: id, text, url, source, lang, date, license, meta. The text is as the last editing step left it.
 """
 
 from __future__ import annotations

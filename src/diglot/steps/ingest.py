@@ -42,8 +42,8 @@ class IngestConfig:
         Folders hold HTML, text, Markdown, LaTeX, WARC, ARC, JSON lines, CSV, Parquet, MediaWiki dumps or tar archives,
         also compressed; relative paths start at the recipe or, failing that, at the working folder.
     include, exclude: globs over the path of a file within its source, e.g. `*.html`.
-    fields: our field name -> that of a dataset, for JSON lines, CSV and Parquet, e.g. `{text: body, url: meta.link}`; or
-        such maps by a glob over source names, e.g. `{"news-*": {text: body}}`, of which the first that matches counts.
+    fields: our field name -> that of a dataset, for JSON lines, CSV and Parquet, e.g. `{text: body, url: meta.link}`;
+        or such maps by a glob over source names, e.g. `{"news-*": {text: body}}`, of which the first match counts.
     cc_base: where the paths of `cc:` lists are: a URL or a folder.
     max_files: take the first so many files of a `cc:` list.
     license: of sources that do not state theirs.
@@ -192,7 +192,6 @@ def _find(config: IngestConfig, recipe_dir: Path, progress: Progress) -> Found:
 
 def _spans(group: list[SourceFile], span_bytes: int) -> list[list[SourceFile]]:
     """A group that is one large container as its parts of equal size; every other group as it is."""
-    from diglot.core.storage import is_url
     from diglot.corpus.read.formats import uncompressed
 
     file = group[0]

@@ -34,7 +34,8 @@ def read_csv(file: SourceFile, limits: Limits) -> Iterator[Record | Refused]:
             return
         charset = decode(sample[: sample.rfind(b"\n") + 1] or sample, None).charset
         delimiter = "\t" if ".tsv" in file.container.lower() else ""
-        for offset, row, problem in _rows(_lines(reader, limits.max_document_bytes), limits.max_document_bytes, delimiter.encode()):
+        limit = limits.max_document_bytes
+        for offset, row, problem in _rows(_lines(reader, limit), limit, delimiter.encode()):
             end = offset + len(row)
             if problem:
                 yield Refused(reason=problem, offset=offset)
@@ -65,9 +66,7 @@ def _delimiter(header: str) -> str:
     return next((delimiter for delimiter in DELIMITERS if delimiter in header), ",")
 
 
-def _rows(
-    lines: Iterator[tuple[bytes, int]], limit: int, delimiter: bytes
-) -> Iterator[tuple[int, bytes, str | None]]:
+def _rows(lines: Iterator[tuple[bytes, int]], limit: int, delimiter: bytes) -> Iterator[tuple[int, bytes, str | None]]:
     """(offset, row, problem) of every row that is not blank; a quoted field may hold line ends.
 
     A quote that is not closed within `limit` or by the end of the file is taken for a stray one: its line is refused

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from diglot.corpus.read.compression import COMPRESSED
 from diglot.corpus.read.record import Limits, Reached, Record, Refused, SourceFile
-from diglot.corpus.read.remote import Unreadable
+from diglot.corpus.read.remote import UnreadableError
 
 SUFFIXES = {
     ".html": "html", ".htm": "html", ".xhtml": "html",
@@ -77,5 +77,5 @@ def read(file: SourceFile, limits: Limits) -> Iterator[Record | Refused | Reache
             if not isinstance(content, Reached):
                 offset = content.offset
             yield content
-    except Unreadable as error:
+    except UnreadableError as error:
         yield Refused(reason="unreadable", offset=offset, url=file.url, detail=str(error)[:200])

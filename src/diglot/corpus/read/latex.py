@@ -1,8 +1,9 @@
 """LaTeX source to readable text, without running it: headings, lists, quotations, code and tables; math stays as it is.
 
 Nothing is executed and no file is opened: `\\input` and `\\include` are counted, not followed. Commands that are not in
-the tables below leave their arguments' text, so that `\\emph{x}` and an author's own `\\term{x}` both give "x". Argument-free
-macros that the file defines itself are replaced once. One pass with a table of matching braces: linear, no recursion.
+the tables below leave their arguments' text, so that `\\emph{x}` and an author's own `\\term{x}` both give "x". Macros
+without arguments that the file defines itself are replaced once. One pass with a table of matching braces: linear,
+no recursion.
 """
 
 from __future__ import annotations
@@ -19,29 +20,39 @@ LINE, SPACE = "\x00", "\x01"  # a line end and a space that stay, until white sp
 HEADINGS = {
     "part": 1, "chapter": 1, "section": 2, "subsection": 3, "subsubsection": 4, "paragraph": 5, "subparagraph": 6,
 }  # fmt: skip
+WORDS = re.compile(r"[\w@]+")
 DROPPED_ARGUMENTS = {  # command -> how many arguments go with it
     **dict.fromkeys(
-        "documentclass usepackage RequirePackage input include includeonly subfile label ref pageref eqref autoref cref "
-        "Cref cite citep citet citeauthor citeyear nocite parencite textcite bibliography bibliographystyle "
-        "addbibresource includegraphics vspace hspace pagestyle thispagestyle pagenumbering index glossary color "
-        "hypersetup graphicspath theoremstyle newtheorem author date thanks affil address email markboth tikzset "
-        "usetikzlibrary input@path stepcounter refstepcounter newcounter newlength phantom hphantom vphantom enlargethispage "
-        "includepdf lstset captionsetup geometry DeclareMathSymbol selectlanguage hyphenation ollabel".split(),
+        WORDS.findall(
+            "documentclass usepackage RequirePackage input include includeonly subfile label ref pageref eqref autoref "
+            "cref Cref cite citep citet citeauthor citeyear nocite parencite textcite bibliography bibliographystyle "
+            "addbibresource includegraphics vspace hspace pagestyle thispagestyle pagenumbering index glossary color "
+            "hypersetup graphicspath theoremstyle newtheorem author date thanks affil address email markboth tikzset "
+            "usetikzlibrary stepcounter refstepcounter newcounter newlength phantom hphantom vphantom "
+            "enlargethispage includepdf lstset captionsetup geometry DeclareMathSymbol selectlanguage hyphenation "
+            "ollabel"
+        ),
         1,
     ),
     **dict.fromkeys(
-        "setlength addtolength setcounter addtocounter addcontentsline newcommand renewcommand providecommand "
-        "DeclareMathOperator DeclareRobustCommand def let textcolor@ rule numberwithin".split(),
+        WORDS.findall(
+            "setlength addtolength setcounter addtocounter addcontentsline newcommand renewcommand providecommand "
+            "DeclareMathOperator DeclareRobustCommand def let rule numberwithin"
+        ),
         2,
     ),
-    **dict.fromkeys("newenvironment renewenvironment NewDocumentCommand olfileid".split(), 3),
+    **dict.fromkeys(("newenvironment", "renewenvironment", "NewDocumentCommand", "olfileid"), 3),
 }
 FIRST_DROPPED = frozenset({"href", "textcolor", "colorbox", "parbox", "raisebox", "hyperref", "scalebox", "resizebox"})
 MATH = frozenset(
-    "equation align gather multline eqnarray displaymath math alignat flalign dmath cases split prooftree".split()
+    WORDS.findall(
+        "equation align gather multline eqnarray displaymath math alignat flalign dmath cases split prooftree"
+    )
 )
 CODE = frozenset({"verbatim", "Verbatim", "lstlisting", "minted", "alltt", "listing"})
-LEFT_OUT = frozenset({"tikzpicture", "pgfpicture", "picture", "comment", "thebibliography", "filecontents", "pspicture"})
+LEFT_OUT = frozenset(
+    {"tikzpicture", "pgfpicture", "picture", "comment", "thebibliography", "filecontents", "pspicture"}
+)
 THEOREMS = {
     "thm": "Theorem", "theorem": "Theorem", "lem": "Lemma", "lemma": "Lemma", "prop": "Proposition",
     "proposition": "Proposition", "cor": "Corollary", "corollary": "Corollary", "defn": "Definition",
@@ -50,9 +61,11 @@ THEOREMS = {
 }  # fmt: skip
 SYMBOLS = {
     "ldots": "…", "dots": "…", "textellipsis": "…", "ss": "ß", "o": "ø", "O": "Ø", "ae": "æ", "AE": "Æ", "oe": "œ",
-    "OE": "Œ", "aa": "å", "AA": "Å", "l": "ł", "L": "Ł", "i": "ı", "S": "§", "P": "¶", "copyright": "©", "LaTeX": "LaTeX",
+    "OE": "Œ", "aa": "å", "AA": "Å", "l": "ł", "L": "Ł", "i": "ı", "S": "§", "P": "¶", "copyright": "©",
+    "LaTeX": "LaTeX",
     "TeX": "TeX", "BibTeX": "BibTeX", "textbackslash": "\\", "textasciitilde": "~", "textasciicircum": "^",
-    "textbar": "|", "textless": "<", "textgreater": ">", "textemdash": "—", "textendash": "–", "quad": " ", "qquad": " ",
+    "textbar": "|", "textless": "<", "textgreater": ">", "textemdash": "—", "textendash": "–", "quad": " ",
+    "qquad": " ",
     "textquotedblleft": "“", "textquotedblright": "”", "textquoteleft": "‘", "textquoteright": "’", "euro": "€",
     "pounds": "£", "dag": "†", "ddag": "‡", "newline": LINE, "linebreak": LINE, "par": "\n\n", "hfill": " ",
     "tabularnewline": LINE, "cr": LINE, "textdegree": "°", "textregistered": "®", "texttrademark": "™", "and": ", ",
@@ -101,7 +114,7 @@ def latex_text(source: str) -> LatexText:
     '## One\n\nA word, $x^2$ and Löwenheim.'
     """
     source = source.replace("\r\n", "\n").replace("\r", "\n").replace(LINE, "").replace(SPACE, "")
-    macros = {name: body for name, body in DEFINITION.findall(source)}
+    macros: dict[str, str] = dict(DEFINITION.findall(source))
     start = source.find("\\begin{document}")
     title = _title(source)
     if start >= 0:

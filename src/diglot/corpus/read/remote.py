@@ -1,7 +1,7 @@
 """Input files, local or remote, opened so that a broken connection is resumed at its byte and not read from the start.
 
 Every reader opens its file here. A remote read that fails is tried again, from the position it had reached; when the
-tries are used up, `Unreadable` says so, and the file is refused from there on with its reason.
+tries are used up, `UnreadableError` says so, and the file is refused from there on with its reason.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ WAIT_S = 0.5  # before the second try; doubled before each further one
 BUFFER = 1 << 20
 
 
-class Unreadable(DiglotError):
+class UnreadableError(DiglotError):
     """A file that cannot be opened or read to its end. No OSError: readers take those for damage in the content."""
 
 
 @contextlib.contextmanager
 def open_input(path: str) -> Iterator[IO[bytes]]:
-    """A seekable stream of the file's bytes. Raises Unreadable, also from its `read`."""
+    """A seekable stream of the file's bytes. Raises UnreadableError, also from its `read`."""
     try:
         if not is_url(path):
             stream = open_read(path)
@@ -34,7 +34,7 @@ def open_input(path: str) -> Iterator[IO[bytes]]:
             stream = contextlib.closing(io.BufferedReader(Resumed(lambda: _opened(path)), BUFFER))  # type: ignore[arg-type]
         opened = stream.__enter__()
     except OSError as error:
-        raise Unreadable(f"{error.strerror or error}") from error
+        raise UnreadableError(f"{error.strerror or error}") from error
     try:
         yield opened
     finally:
@@ -87,10 +87,10 @@ class Resumed(io.RawIOBase):
                         self._stream.seek(self._position)
                 return act(self._stream)
             except FileNotFoundError as error:
-                raise Unreadable(f"{error} is not there") from error
+                raise UnreadableError(f"{error} is not there") from error
             except Exception as error:  # each file system has its own errors for a lost connection
                 if attempt + 1 == TRIES:
-                    raise Unreadable(f"{TRIES} tries failed at byte {self._position}: {error}") from error
+                    raise UnreadableError(f"{TRIES} tries failed at byte {self._position}: {error}") from error
                 with contextlib.suppress(Exception):
                     if self._stream is not None:
                         self._stream.close()

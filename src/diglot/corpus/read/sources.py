@@ -21,14 +21,16 @@ from diglot.corpus.read import debian
 from diglot.corpus.read.compression import COMPRESSED, read_all
 from diglot.corpus.read.formats import CONTAINERS, format_of
 from diglot.corpus.read.record import SourceFile
-from diglot.corpus.read.remote import Unreadable
+from diglot.corpus.read.remote import UnreadableError
 
 DEBIAN = "debian:"
 COMMON_CRAWL = "cc:"
 COMMON_CRAWL_BASE = "https://data.commoncrawl.org/"
 MAX_PATH_LIST = 1 << 30  # bytes of a list of paths; that of a whole crawl has 90,000 lines
 HUB = re.compile(r"hf://datasets/([^/@]+/[^/@]+)(?:@([^/]+))?/(.+)")
-FILE_SYSTEMS = {"hf": "huggingface_hub", "s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "http": "aiohttp", "https": "aiohttp"}
+FILE_SYSTEMS = {  # protocol -> the package that fsspec needs for it
+    "hf": "huggingface_hub", "s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "http": "aiohttp", "https": "aiohttp",
+}  # fmt: skip
 CRAWLS = frozenset({"warc", "arc", "wat"})
 UNSAFE = re.compile(r"[^\w.+-]+")
 GLOB = re.compile(r"[*?\[]")
@@ -204,7 +206,7 @@ def _crawl(
     listing = spec if is_url(spec) else str(_local(spec, bases)[0])
     try:
         content, reason = read_all(listing, MAX_PATH_LIST)
-    except Unreadable as error:
+    except UnreadableError as error:
         raise InputError(f"the path list '{listing}' cannot be read: {error}. Check the address.") from error
     if reason:
         raise InputError(f"the path list '{listing}' is {reason}. Fetch it again.")
@@ -274,7 +276,8 @@ def _local(spec: str, bases: Sequence[Path]) -> list[Path]:
                 return matches
     raise InputError(
         f"source '{spec}' names no file or folder ({' and '.join(dict.fromkeys(map(str, candidates)))} looked at). "
-        "Give a folder, a file, a glob, a URL, debian:PACKAGE or cc:PATHS_FILE, e.g. --set steps.pages.source=/path/to/pages."
+        "Give a folder, a file, a glob, a URL, debian:PACKAGE or cc:PATHS_FILE, e.g. "
+        "--set steps.pages.source=/path/to/pages."
     )
 
 

@@ -1,4 +1,4 @@
-"""MediaWiki markup to readable text: headings, lists, paragraphs and formulas; templates and tables are left out, counted.
+"""MediaWiki markup to readable text: headings, lists, paragraphs and formulas; templates and tables are counted.
 
 Templates need the wiki that defines them, so their text is not known here. Chinese conversion marks give one variant:
 `-{zh-hans:计算机;zh-hant:電腦}-` is 计算机. One pass over the brackets; linear, no recursion.
@@ -24,7 +24,9 @@ KEPT_ELEMENT = re.compile(r"<(math|nowiki|pre|syntaxhighlight|source|code)\b[^<>
 BREAK = re.compile(r"<(?:br|hr|p|/p|/div|/li|/tr)\b[^<>]{0,200}>", re.I)
 TAG = re.compile(r"</?[A-Za-z][^<>]{0,1000}>")
 MAGIC_WORD = re.compile(r"__[A-Z]{3,30}__")
-EXTERNAL = re.compile(r"\[(?:https?:|ftp:|mailto:)?//[^\s\[\]]*[ \t]*([^\[\]\n]*)\]|\[mailto:[^\s\[\]]+[ \t]*([^\[\]\n]*)\]")
+EXTERNAL = re.compile(
+    r"\[(?:https?:|ftp:|mailto:)?//[^\s\[\]]*[ \t]*([^\[\]\n]*)\]|\[mailto:[^\s\[\]]+[ \t]*([^\[\]\n]*)\]"
+)
 CONVERSION = re.compile(r"-\{([^{}]{0,500})\}-")
 VARIANT = re.compile(r"\s*(zh(?:-[a-z]+)?|sr(?:-[a-z]+)?)\s*:\s*(.*)", re.S | re.I)
 HEADING = re.compile(r"^(={1,6})\s*(.+?)\s*\1\s*$")
@@ -70,7 +72,7 @@ def wiki_text(source: str) -> WikiText:
 
 
 def _without(pattern: re.Pattern[str], text: str, end: str) -> str:
-    """Without matches up to the last `end`: behind it nothing can match, and looking for it again would be quadratic."""
+    """Without matches up to the last `end`: behind it none can be, and looking for one again would be quadratic."""
     last = text.rfind(end)
     return text if last < 0 else pattern.sub("", text[: last + len(end)]) + text[last + len(end) :]
 
