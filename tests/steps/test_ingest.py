@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import errno
 import gzip
 import io
 import json
@@ -459,6 +460,37 @@ def test_a_full_disk_is_an_error_with_a_next_action_and_leaves_nothing_half(page
         assert not (disk / "out" / "documents" / "en" / "00000.parquet").exists()
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_disk_that_fills_up_keeps_the_finished_shards_and_the_next_run_goes_on(
+    tmp_path, in_this_process, monkeypatch
+):
+    from diglot.corpus import ingestion
+
+    (tmp_path / "pages").mkdir()
+    for number in range(4):
+        (tmp_path / "pages" / f"s{number}").mkdir()
+        (tmp_path / "pages" / f"s{number}" / "a.html").write_bytes(page(f"{ENGLISH} {number}"))
+    run(tmp_path / "pages", tmp_path / "whole")
+    written: list[int] = []
+    writer = pq.ParquetWriter.write_table
+
+    def full(self: Any, table: Any, **settings: Any) -> None:
+        written.append(1)
+        if len(written) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        writer(self, table, **settings)
+
+    monkeypatch.setattr(ingestion.pq.ParquetWriter, "write_table", full)
+    with pytest.raises(DiglotError, match=r"no space left .*Finished shards .*run the same command again"):
+        run(tmp_path / "pages", tmp_path / "out")
+    folder = tmp_path / "out" / "documents"
+    assert sorted(path.parent.name for path in folder.rglob("*.parquet")) == ["s0", "s1"]
+    assert not list(folder.rglob("*.partial"))
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.parquet")}
+    run(tmp_path / "pages", tmp_path / "out")
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
 
 
 def test_runtime_facts_are_no_part_of_the_result():

@@ -73,7 +73,7 @@ class Decompressed:
 
     def reader(self) -> io.BufferedReader:
         """The chunks as a file to read from; `damage` counts once it has given its end."""
-        return io.BufferedReader(_Chunks(self.chunks()), CHUNK)  # type: ignore[arg-type]
+        return io.BufferedReader(_Chunks(self.chunks()), CHUNK)
 
     def _decompressor(self) -> _Decompressor:
         if self._suffix == "gz":

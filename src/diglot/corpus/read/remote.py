@@ -10,10 +10,11 @@ import contextlib
 import io
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import IO, Any
 
 from diglot.core.errors import DiglotError
-from diglot.core.storage import is_url, open_read
+from diglot.core.storage import is_url
 
 TRIES = 4  # of one read; a stream that goes on in between starts counting anew
 WAIT_S = 0.5  # before the second try; doubled before each further one
@@ -28,17 +29,11 @@ class UnreadableError(DiglotError):
 def open_input(path: str) -> Iterator[IO[bytes]]:
     """A seekable stream of the file's bytes. Raises UnreadableError, also from its `read`."""
     try:
-        if not is_url(path):
-            stream = open_read(path)
-        else:
-            stream = contextlib.closing(io.BufferedReader(Resumed(lambda: _opened(path)), BUFFER))  # type: ignore[arg-type]
-        opened = stream.__enter__()
+        stream = io.BufferedReader(Resumed(lambda: _opened(path)), BUFFER) if is_url(path) else Path(path).open("rb")
     except OSError as error:
         raise UnreadableError(f"{error.strerror or error}") from error
-    try:
-        yield opened
-    finally:
-        stream.__exit__(None, None, None)
+    with stream:
+        yield stream
 
 
 class Resumed(io.RawIOBase):

@@ -68,7 +68,8 @@ def read_warc(file: SourceFile, limits: Limits) -> Iterator[Record | Refused | R
         last = -1
         damaged = cut_off = False
         while start is not None and (stop is None or start < stop or damaged):  # a span ends where reading goes on
-            stream.seek(start)
+            place = start
+            stream.seek(place)
             try:
                 for record in ArchiveIterator(stream, parse_http=True, auto_decode="none"):
                     if stop is not None and record.stream_pos >= stop:
@@ -84,9 +85,9 @@ def read_warc(file: SourceFile, limits: Limits) -> Iterator[Record | Refused | R
                 break
             except OSError as error:
                 if not damaged:  # one refusal for a damaged place, however many tries it takes to get past it
-                    yield Refused(reason="corrupt", offset=max(last, start), detail=str(error)[:200])
+                    yield Refused(reason="corrupt", offset=max(last, place), detail=str(error)[:200])
                 damaged = True
-                last = max(last, start)
+                last = max(last, place)
                 start = _next_start(stream, last + 1, pattern)
         if stop is not None and start is not None:
             yield Reached(start=begun_at, end=start)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 BRACKETS = re.compile(r"\{\{|\}\}|\{\||\|\}|\[\[|\]\]")
@@ -104,7 +105,7 @@ def _without_elements(text: str) -> tuple[str, int]:
     return _paired(DROPPED_ELEMENT, text, drop), counted[0]
 
 
-def _paired(pattern: re.Pattern[str], text: str, replace: object) -> str:
+def _paired(pattern: re.Pattern[str], text: str, replace: Callable[[re.Match[str]], str]) -> str:
     """`pattern.sub` for elements with an end tag, left alone where there are many more starts than ends.
 
     A start without its end makes the pattern look through the whole rest; a page of those would take hours.
@@ -112,7 +113,7 @@ def _paired(pattern: re.Pattern[str], text: str, replace: object) -> str:
     unclosed = text.count("<") - text.count("</") - text.count("/>")
     if unclosed > 2000:
         return text
-    return pattern.sub(replace, text)  # type: ignore[arg-type]
+    return pattern.sub(replace, text)
 
 
 def _variant(match: re.Match[str]) -> str:
