@@ -322,6 +322,32 @@ def test_a_part_that_starts_in_a_quoted_archive_is_read_again(tmp_path, in_this_
     assert "ingest, a part again" in in_this_process
 
 
+@pytest.mark.slow
+def test_parts_of_damaged_archives_are_read_as_the_whole_is(tmp_path, in_this_process, monkeypatch):
+    """Mutated archives of the fuzz benchmark, in parts of every size."""
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2]))
+    fuzz = pytest.importorskip("benchmarks.fuzz")
+    checked = 0
+    for number in range(900):
+        name, content = fuzz.case(number, seed=5)
+        if name not in ("a.warc", "a.warc.gz", "a.wet", "a.wat.gz", "a.jsonl") or len(content) < 200:
+            continue
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / name).write_bytes(content)
+        fate = []
+        for span_bytes in (1 << 30, max(100, len(content) // (2 + number % 5))):
+            out = folder / str(span_bytes)
+            try:
+                run(folder / name, out, span_bytes=span_bytes)
+            except InputError as error:
+                assert "no readable document" in str(error)
+            fate.append(fates(out))
+        assert fate[0] == fate[1], f"case {number} of seed 5, {name}"
+        checked += 1
+    assert checked > 100
+
+
 @pytest.mark.parametrize("name", ["d.jsonl", "d.parquet"])
 def test_parts_of_a_large_dataset_are_read_as_the_whole_is(tmp_path, in_this_process, name):
     import pyarrow as pa
@@ -333,7 +359,7 @@ def test_parts_of_a_large_dataset_are_read_as_the_whole_is(tmp_path, in_this_pro
     else:
         pq.write_table(pa.table({"text": texts}), tmp_path / name, row_group_size=64)
     whole = run(tmp_path / name, tmp_path / "whole")
-    for span_bytes in (3_000, 20_000):
+    for span_bytes in (1_500, 4_000):
         parts = run(tmp_path / name, tmp_path / f"parts{span_bytes}", span_bytes=span_bytes)
         assert parts["shards"] > 1
         assert fates(tmp_path / f"parts{span_bytes}") == fates(tmp_path / "whole")
