@@ -13,7 +13,7 @@ import fnmatch
 import json
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,7 +82,8 @@ class IngestConfig:
         nested = [value for value in values if isinstance(value, dict)]
         if nested and len(nested) < len(values):
             raise ConfigError("fields mixes names and maps. Give names, or a map for each glob over source names.")
-        for names in nested or [self.fields or {}]:
+        maps: list[Mapping[str, object]] = [*nested] or [self.fields or {}]
+        for names in maps:
             for name in names:
                 if name not in FIELDS:
                     raise unknown("field", name, FIELDS, "fields")

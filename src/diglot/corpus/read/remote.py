@@ -29,7 +29,7 @@ class UnreadableError(DiglotError):
 def open_input(path: str) -> Iterator[IO[bytes]]:
     """A seekable stream of the file's bytes. Raises UnreadableError, also from its `read`."""
     try:
-        stream = io.BufferedReader(Resumed(lambda: _opened(path)), BUFFER) if is_url(path) else Path(path).open("rb")
+        stream = io.BufferedReader(Resumed(lambda: _opened(path)), BUFFER) if is_url(path) else Path(path).open("rb")  # noqa: SIM115
     except OSError as error:
         raise UnreadableError(f"{error.strerror or error}") from error
     with stream:
