@@ -77,5 +77,6 @@ def read(file: SourceFile, limits: Limits) -> Iterator[Record | Refused | Reache
             if not isinstance(content, Reached):
                 offset = content.offset
             yield content
-    except UnreadableError as error:
-        yield Refused(reason="unreadable", offset=offset, url=file.url, detail=str(error)[:200])
+    except (UnreadableError, OSError) as error:
+        detail = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        yield Refused(reason="unreadable", offset=offset, url=file.url, detail=detail[:200])
