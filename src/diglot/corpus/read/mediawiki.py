@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import xml.parsers.expat
 from collections.abc import Iterator
-from typing import Any
 from urllib.parse import quote
 
 from diglot.corpus.read.compression import decompressed
@@ -146,7 +145,10 @@ def _outcome(page: bytes, offset: int, head: bytes, limits: Limits) -> Record | 
 
 
 def _fields(page: bytes) -> dict[str, str] | str:
-    """Text of the page's elements by path, or what is wrong with its XML. Entities of its own are refused."""
+    """Text of the page's elements by path, or what is wrong with its XML.
+
+    A document type, which could declare entities that grow, is an error behind `<page>`.
+    """
     parser = xml.parsers.expat.ParserCreate("utf-8")
     path: list[str] = []
     parts: dict[str, list[str]] = {}
@@ -162,14 +164,10 @@ def _fields(page: bytes) -> dict[str, str] | str:
         if path:
             parts["/".join(path[:6])].append(content)
 
-    def refuse(*_: Any) -> None:
-        raise ValueError("it declares entities")
-
     parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = start, end, text
-    parser.EntityDeclHandler = refuse
     parser.buffer_text = True
     try:
         parser.Parse(page.decode("utf-8", "replace").encode(), True)
-    except (xml.parsers.expat.ExpatError, ValueError) as error:
+    except xml.parsers.expat.ExpatError as error:
         return str(error)[:200]
     return {name: "".join(pieces) for name, pieces in parts.items()}
