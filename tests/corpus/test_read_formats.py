@@ -441,3 +441,13 @@ def test_a_file_that_vanished_is_refused_as_unreadable(tmp_path):
     for kind in sorted(READERS):
         file = SourceFile(source="s", path=str(tmp_path / "gone"), container="gone", format=kind)
         assert Counter(entry.reason for entry in read(file, LIMITS)) == {"unreadable": 1}, kind
+
+
+def test_wherever_a_dataset_is_cut_its_parts_hold_each_line_once(tmp_path):
+    path = tmp_path / "d.jsonl"
+    path.write_bytes(b'{"text": "one"}\n\n{"text": "a longer line, two"}\nno json\n{"text": "four"}')
+    size = path.stat().st_size
+    whole = entries(path)
+    assert len(whole) == 4
+    for cut in range(1, size):
+        assert entries(path, span=(0, cut)) + entries(path, span=(cut, size)) == whole, cut
