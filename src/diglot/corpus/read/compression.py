@@ -20,7 +20,7 @@ from diglot.corpus.read.remote import open_input
 CHUNK = 1 << 20
 GZIP_WINDOW = 31  # zlib's code for a gzip header with the largest window
 ZSTD_WINDOW = 1 << 31  # accept `zstd --long=31`
-ZSTD_PIECE = 4 << 10  # zstd has no output limit: four bytes may unpack to 128 kB, so this much to 128 MB
+ZSTD_PIECE = 1 << 10  # zstd has no output limit: four bytes may unpack to 128 kB, so this much to 32 MB
 XZ_MEMORY = 1 << 30  # of the dictionary; `xz -9` needs 65 MB
 COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
 
