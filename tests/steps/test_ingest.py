@@ -524,3 +524,15 @@ def test_runtime_facts_are_no_part_of_the_result():
     assert STEP.result_fields() == [f.name for f in dataclasses.fields(IngestConfig) if f.name not in places]
     assert STEP.observe is not None
     assert not STEP.draws_random_numbers
+
+
+def test_named_sources_tell_files_of_one_name_apart(tmp_path):
+    for lang, text in (("en", "one"), ("zh", "一")):
+        (tmp_path / lang).mkdir()
+        (tmp_path / lang / "manual.jsonl").write_text(json.dumps({"text": text}) + "\n", encoding="utf-8")
+    both = {lang: str(tmp_path / lang) for lang in ("en", "zh")}
+    with pytest.raises(InputError, match=r"source: \{en: PATH, zh: PATH\}"):
+        ingest(IngestConfig(source=list(both.values())), context(tmp_path / "list"))
+    counts = ingest(IngestConfig(source=both), context(tmp_path / "map"))
+    assert counts["documents_by_source"] == {"en-manual": 1, "zh-manual": 1}
+    assert {row["source"]: row["text"] for row in rows(tmp_path / "map")} == {"en-manual": "one", "zh-manual": "一"}

@@ -38,7 +38,8 @@ SPLIT = frozenset({"warc", "wat", "jsonl", "parquet"})  # formats whose large fi
 class IngestConfig:
     """Where documents come from.
 
-    source: a folder, file, glob, URL (`hf://`, `s3://` ...), `debian:NAME,NAME` or `cc:PATHS_FILE`, or a list of them.
+    source: a folder, file, glob, URL (`hf://`, `s3://` ...), `debian:NAME,NAME` or `cc:PATHS_FILE`, a list of them,
+        or a map of names to them: {en: PATH, zh: PATH} puts `en-` and `zh-` before the names of their sources.
         Folders hold HTML, text, Markdown, LaTeX, WARC, ARC, JSON lines, CSV, Parquet, MediaWiki dumps or tar archives,
         also compressed; relative paths start at the recipe or, failing that, at the working folder.
     include, exclude: globs over the path of a file within its source, e.g. `*.html`.
@@ -55,7 +56,7 @@ class IngestConfig:
     languages_declared: note the language that pages, fields and addresses declare.
     """
 
-    source: str | list[str] = field(metadata={"result": False})  # what it holds counts, see `observe`, not where it is
+    source: str | list[str] | dict[str, str] = field(metadata={"result": False})  # its content counts, see `observe`
     include: list[str] | None = None
     exclude: list[str] | None = None
     license: str | None = None
@@ -98,7 +99,9 @@ class IngestConfig:
 
     @property
     def specs(self) -> list[str]:
-        specs = [self.source] if isinstance(self.source, str) else list(self.source)
+        if isinstance(self.source, dict):
+            return list(self.source.values())
+        specs = [self.source] if isinstance(self.source, str) else self.source
         return [spec for spec in specs if spec.strip()]
 
 
@@ -184,6 +187,7 @@ def _find(config: IngestConfig, recipe_dir: Path, progress: Progress) -> Found:
     selection = Selection(include=tuple(config.include or ()), exclude=tuple(config.exclude or ()))
     return find(
         config.specs,
+        prefixes=list(config.source) if isinstance(config.source, dict) else (),
         bases=[recipe_dir, Path.cwd()],
         selection=selection,
         progress=progress,

@@ -34,11 +34,9 @@ def write(config: WriteConfig, context: StepContext) -> dict[str, Any]:
     """Write every kept document. Returns counts by source and language."""
     from diglot.core.storage import write_json
     from diglot.corpus.executor import map_shards
-    from diglot.corpus.finished import remove_partial_files
     from diglot.corpus.tables import shards
     from diglot.corpus.write import WriteTask, write_shard
 
-    remove_partial_files(context.out)
     corpus = context.input()
     tasks = [
         WriteTask(corpus=corpus, shard=shard, out=context.out, format=config.format)

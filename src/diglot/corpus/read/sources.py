@@ -82,22 +82,25 @@ def find(
     selection: Selection,
     progress: Progress,
     common_crawl: CommonCrawl | None = None,
+    prefixes: Sequence[str] = (),
 ) -> Found:
     """All input files. Relative paths are tried against `bases` in turn.
 
+    prefixes: one a spec; put before the names of its sources, so that `en/manual.jsonl` and `zh/manual.jsonl` differ.
     Raises InputError when a spec names nothing, and when two different files would have one name.
     """
     found = Found()
-    for spec in specs:
+    for spec, prefix in zip(specs, prefixes or [""] * len(specs), strict=True):
         for source, file in _find_one(spec, bases, selection, progress, common_crawl or CommonCrawl()):
-            found.sources.setdefault(source.name, source)
-            found.files.append(file)
+            name = f"{source_name(prefix)}-{source.name}" if prefix else source.name
+            found.sources.setdefault(name, replace(source, name=name))
+            found.files.append(replace(file, source=name))
     found.files.sort(key=lambda file: (file.source, file.container))
     for one, other in zip(found.files, found.files[1:], strict=False):
         if (one.source, one.container) == (other.source, other.container):
             raise InputError(
                 f"{one.path} and {other.path} are both called {one.container} in source {one.source}. "
-                "Rename a folder or file, or ingest them in two steps."
+                "Give the sources names (source: {en: PATH, zh: PATH}), or rename a folder or file."
             )
     return found
 
