@@ -2,7 +2,7 @@
 
 Run:      python -m benchmarks.dedup --out dedup.json                       (all; some minutes on two quiet cores)
           python -m benchmarks.dedup --only accuracy chinese lsh            (one minute)
-          python -m benchmarks.dedup --only linear --base-mb 250 --copies 1 10      (2.5 GB)
+          python -m benchmarks.dedup --only linear --base-mb 250 --copies 1 3 10    (2.5 GB)
 Needs:    the shared data folder beside the checkout (accuracy, chinese, speed, linear).
 Reports:
   accuracy  real versions of documents with their true similarities: recall of pairs at Jaccard >= 0.8 by three measures
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--repeats", type=int, default=3, help="of each speed")
     parser.add_argument("--base-mb", type=int, default=25, help="megabytes of the single copy of `linear`")
-    parser.add_argument("--copies", type=int, nargs="+", default=[1, 10])
+    parser.add_argument("--copies", type=int, nargs="+", default=[1, 3, 10])
     parser.add_argument("--pairs", type=int, default=4000, help="pairs for each similarity of `lsh`")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--measure", nargs=2, metavar=("STORE", "WORKERS"), help=argparse.SUPPRESS)
@@ -253,7 +253,7 @@ def linear(arguments: argparse.Namespace) -> Row:
                 }
             )
     result: Row = {"rows": rows}
-    if len(rows) > 1:
+    if len(rows) > 2:  # a line through two points fits whatever was measured
         for what in ("cpu_s", "deduplicate_cpu_s", "peak_mb"):
             slope, r_squared = line([row["mb"] for row in rows], [row[what] for row in rows])
             result[f"{what} for a megabyte"] = f"{slope:.4f} (R^2 {r_squared:.4f} over {len(rows)} sizes)"
