@@ -3,6 +3,7 @@
     documents/<source>/<shard>.parquet                what was ingested; never rewritten
     attributes/<family>/<source>/<shard>.parquet      signals: same rows, same order, `id` first
     decisions/<source>/<shard>.parquet                verdicts: same rows, same order, `id` first
+    edits/<source>/<shard>.parquet                    spans of the text that are replaced: same rows, same order
 
 Each lives in the artifact of the step that wrote it. A decision table covers every document, also those that an earlier
 step dropped, so that the last one tells the whole story; `decisions/rules.json` names the bits of `reasons` and the
@@ -20,6 +21,7 @@ import pyarrow.parquet as pq
 
 from diglot.core.errors import InputError
 from diglot.core.storage import atomic_path, read_json
+from diglot.corpus.edits.spans import apply_to_column
 from diglot.ledger.artifact import Artifact
 
 ROW_GROUP = 2048
@@ -108,7 +110,36 @@ def column_names(path: Path) -> list[str]:
 
 
 def documents_of(artifact: Artifact, shard: Shard, columns: list[str] | None = None) -> pa.Table:
+    """The documents of a shard, their `text` as the edit steps above (or at) `artifact` leave it."""
+    table = raw_documents_of(artifact, shard, columns)
+    if "text" not in table.column_names:
+        return table
+    for step in edit_steps(artifact):
+        edits = read_table(step.path / "edits" / shard.file, ["spans"])["spans"].combine_chunks()
+        if len(edits) != len(table):
+            raise InputError(
+                f"{step.path}/edits/{shard.file} lists {len(edits)} documents, but the shard has {len(table)}. "
+                "Delete that artifact and run the recipe again."
+            )
+        texts = pa.concat_arrays(table["text"].chunks) if len(table) else table["text"].combine_chunks()
+        table = table.set_column(table.column_names.index("text"), DOCUMENT.field("text"), apply_to_column(texts, edits))
+    return table
+
+
+def raw_documents_of(artifact: Artifact, shard: Shard, columns: list[str] | None = None) -> pa.Table:
+    """The documents of a shard as they were ingested."""
     return read_table(artifact.upstream("ingest").path / "documents" / shard.file, columns)
+
+
+def edit_steps(artifact: Artifact) -> list[Artifact]:
+    """The edit steps above (or at) `artifact`, first applied first: those its verdicts went through, no others."""
+    step = next((one for one in artifact.ancestors() if one.kind in DECIDING), None)
+    found = []
+    while step is not None and step.kind in DECIDING:
+        if step.kind == "edit":
+            found.append(step)
+        step = next((one for one in step.inputs() if one.fingerprint == step.manifest.inputs.get("from")), None)
+    return found[::-1]
 
 
 def attributes_of(artifact: Artifact, family: str, shard: Shard, columns: list[str] | None = None) -> pa.Table:

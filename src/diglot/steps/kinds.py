@@ -13,6 +13,7 @@ KINDS = {
     "annotate": "diglot.steps.annotate:STEP",
     "select": "diglot.steps.select:STEP",
     "deduplicate": "diglot.steps.deduplicate:STEP",
+    "edit": "diglot.steps.edit:STEP",
     "decontaminate": "diglot.steps.decontaminate:STEP",
     "split": "diglot.steps.split:STEP",
     "write": "diglot.steps.write:STEP",
