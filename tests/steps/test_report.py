@@ -226,8 +226,9 @@ def test_near_copies_are_shown_with_their_s_curve_and_what_was_removed(facts, tm
 
 
 def test_empty_pages_and_policy_rules_have_stages_of_their_own():
-    stages = [corpus_facts._stage(rule) for rule in ("unmeasured", "empty", "language", "num_units", "near_duplicate")]
-    assert stages == ["empty", "empty", "language", "rules", "near_duplicate"]
+    rules = ("unmeasured", "empty", "language", "num_units", "near_duplicate", "edited_away", "contaminated")
+    stages = [corpus_facts._stage(rule, of_policies={"language", "num_units"}) for rule in rules]
+    assert stages == ["empty", "empty", "language", "rules", "near_duplicate", "later", "later"]
 
 
 def test_a_line_chart_draws_every_point_inside_its_frame():

@@ -122,7 +122,8 @@ def documents_of(artifact: Artifact, shard: Shard, columns: list[str] | None = N
                 "Delete that artifact and run the recipe again."
             )
         texts = pa.concat_arrays(table["text"].chunks) if len(table) else table["text"].combine_chunks()
-        table = table.set_column(table.column_names.index("text"), DOCUMENT.field("text"), apply_to_column(texts, edits))
+        texts = apply_to_column(texts, edits)
+        table = table.set_column(table.column_names.index("text"), DOCUMENT.field("text"), texts)
     return table
 
 

@@ -1,4 +1,4 @@
-"""Sentence starts over UTF-8 bytes: the compiled form of `diglot.text.sentences`. Also what a line filter asks of lines."""
+"""Sentence starts over bytes, the compiled form of `diglot.text.sentences`, and what a line filter asks of lines."""
 
 from __future__ import annotations
 

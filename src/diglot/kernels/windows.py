@@ -21,7 +21,7 @@ ONE = np.uint64(1)
 
 
 def fingerprints(offsets: Any, utf8: Any, width: int, span: int) -> tuple[Any, Any, Any]:
-    """Chosen windows of all documents: row int64, start int64 (bytes from the beginning of the document), hash uint64."""
+    """Chosen windows of all documents: row int64, start int64 (bytes, from where its document begins), hash uint64."""
     sizes = np.maximum(np.diff(offsets) - width - span + 2, 0)  # an upper bound of what each document chooses
     room = int(sizes.sum())
     row, start, hashes = np.zeros(room, np.int64), np.zeros(room, np.int64), np.zeros(room, np.uint64)

@@ -140,7 +140,7 @@ def _edit_shard(task: ShardTask) -> tuple[list[Path], dict[str, Any]]:
         scalar = texts[row].as_buffer()
         size = scalar.size if scalar is not None else 0
         if size > MAX_TEXT_BYTES:
-            raise InputError(f"document {ids[row]} has {size:,} bytes, more than a span can count. Drop it by a policy.")
+            raise InputError(f"document {ids[row]} has {size:,} bytes, more than a span counts. Drop it by a policy.")
         mine = counts.setdefault(lang, {**EMPTY, "rules": {}})
         mine["documents"] += 1
         mine["bytes"] += size
@@ -233,9 +233,7 @@ def _substrings(task: ShardTask, edit: Any, rows: Any, texts: Any) -> Iterator[t
     from diglot.corpus.edits.substrings import substrings
 
     ranks, id_of = rounds.ranks_of(task.work, task.number)[rows], rounds.id_reader(task.work)
-    return substrings(
-        lambda: rounds.copies(task.work, SUBSTRINGS, task.number), texts, ranks, edit.min_bytes, id_of
-    )
+    return substrings(lambda: rounds.copies(task.work, SUBSTRINGS, task.number), texts, ranks, edit.min_bytes, id_of)
 
 
 def _what_is_left(text: str, spans: list[Span], config: EditConfig) -> tuple[float, bool]:

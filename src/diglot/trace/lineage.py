@@ -22,6 +22,7 @@ from diglot.trace.attribution import Reads
 from diglot.trace.lineage_reports import (
     BatchReport,
     ConversationUse,
+    Cut,
     ReadDocument,
     Reading,
     ReadSequence,
@@ -35,6 +36,7 @@ from diglot.trace.place import Artifacts, Place, addresses, finite, locate, made
 from diglot.train.order import DataOrder
 
 BEGINNING_CHARS = 160
+CUT_CHARS = 80  # of a text that an edit took out
 
 
 def why(artifacts: Artifacts, document_id: str) -> WhyReport:
@@ -61,6 +63,7 @@ def why(artifacts: Artifacts, document_id: str) -> WhyReport:
         signals=signals,
         keep=keep,
         objections=objections(place.decider, verdict, signals, place.shard.source) if place.decider else (),
+        cuts=tuple(_cuts(place, text)),
         duplicate_of=_duplicate_of(place, verdict),
         dropped_for_this=_dropped_for(place) if keep else (),
         cluster=verdict.get("cluster"),
@@ -200,6 +203,16 @@ def _conversations(artifacts: Artifacts, document: str) -> Iterator[Conversation
             used_by = list(finetuned) if row["split"] == "train" else []
             used_by += [name for name, conversations in preferred.items() if row["id"] in conversations]
             yield ConversationUse(**row, used_by=tuple(used_by))
+
+
+def _cuts(place: Place, original: str) -> Iterator[Cut]:
+    """What the edit steps took out of a document, in the order in which they did."""
+    for step, text, spans in place.edits(original):
+        content = text.encode()
+        for span in spans:
+            cut = content[span.start : span.stop].decode()
+            shown = cut if len(cut) <= CUT_CHARS else f"{cut[:CUT_CHARS]} ..."
+            yield Cut(step=step.manifest.step, text=shown, **span._asdict())
 
 
 def _duplicate_of(place: Place, verdict: Mapping[str, Any]) -> Resemblance | None:

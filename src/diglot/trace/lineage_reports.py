@@ -33,6 +33,22 @@ class Resemblance:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cut:
+    """Bytes [start, stop) that an edit step replaced, empty for deleted; `text` is how they begin.
+
+    Offsets count in the text that the step read. first_in: id of the document that has the same text first.
+    """
+
+    step: str
+    rule: str
+    start: int
+    stop: int
+    text: str
+    replacement: str
+    first_in: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class TokenSpan:
     """Tokens [start, start + num_tokens) of a stream, the document-end token included."""
 
@@ -103,6 +119,7 @@ class WhyReport:
     signals: dict[str, dict[str, float | str | None]]
     keep: bool | None
     objections: tuple[Objection, ...]
+    cuts: tuple[Cut, ...]
     duplicate_of: Resemblance | None
     dropped_for_this: tuple[Resemblance, ...]
     cluster: str | None
@@ -135,6 +152,8 @@ class WhyReport:
             limit = f", limit: {objection.limit}" if objection.limit else ""
             why = f"  ({objection.why})" if objection.why else ""
             lines.append(f"  objects  {objection.rule}{measured}{limit}{why}")
+        lines += [f"edited     {_cut(cut)}" for cut in self.cuts[:NUM_LISTED]]
+        lines += _more(len(self.cuts))
         if self.duplicate_of:
             lines.append(f"duplicate  of {_resemblance(self.duplicate_of)}")
         if self.dropped_for_this:
@@ -236,6 +255,12 @@ def _resemblance(other: Resemblance) -> str:
         if value is not None
     ]
     return f"{other.id}  {', '.join(numbers)}  {other.url or ''}"
+
+
+def _cut(cut: Cut) -> str:
+    became = f" -> {cut.replacement}" if cut.replacement else ""
+    first = f"  (first in {cut.first_in})" if cut.first_in else ""
+    return f"{cut.rule} [{cut.start:,}:{cut.stop:,}] {' '.join(cut.text.split())}{became}{first}"
 
 
 def _more(number: int) -> list[str]:

@@ -17,6 +17,7 @@ from diglot.trace.place import Signals, finite
 
 LANGUAGE_RULE = "language"
 MAX_ITEMS_NAMED = 3  # benchmark items of a contaminated document
+EDITED_AWAY = "edited_away"  # of the edit step
 
 
 def objections(decider: Artifact, verdict: Mapping[str, Any], signals: Signals, source: str) -> tuple[Objection, ...]:
@@ -44,6 +45,9 @@ def _objection(
         return Objection(rule=rule, value=finite(verdict["jaccard"]), limit=limit, why=None)
     if rule in (CONTAMINATED, HELDOUT_OVERLAP):
         return _contamination(decider, rule, verdict)
+    if rule == EDITED_AWAY:
+        value = finite(verdict["value"]) if is_first else None
+        return Objection(rule=rule, value=value, limit=_edit_limit(decider.upstream("edit").config), why=None)
     select = decider.upstream("select")
     if rule == LANGUAGE_RULE:
         wanted = ", ".join(select.config.get("languages", ()))
@@ -90,6 +94,12 @@ def _near_limit(config: Mapping[str, Any]) -> str:
     limit = f"Jaccard >= {config['verify_jaccard']:g}"
     containment = config["verify_containment"]
     return limit if containment is None else f"{limit} or containment >= {containment:g}"
+
+
+def _edit_limit(config: Mapping[str, Any]) -> str:
+    return (
+        f"at least {config['min_kept_share']:.0%} of the characters and {config['min_chars']} of them left by the edits"
+    )
 
 
 def _measured(signal: str, signals: Signals) -> float | None:

@@ -11,7 +11,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from diglot.core.errors import InputError
-from diglot.corpus.tables import DECIDING, Shard, attributes_of, decisions_of, documents_of, shards
+from diglot.corpus.edits.spans import Span, apply
+from diglot.corpus.tables import (
+    DECIDING,
+    Shard,
+    attributes_of,
+    decisions_of,
+    documents_of,
+    edit_steps,
+    raw_documents_of,
+    read_table,
+    shards,
+)
 from diglot.ledger.artifact import Artifact
 
 Artifacts = Mapping[str, Artifact]  # recipe step name -> finished artifact
@@ -33,7 +44,18 @@ class Place:
     annotate: Artifact | None
 
     def document(self, columns: list[str] | None = None) -> dict[str, Any]:
-        return _row(documents_of(self.ingest, self.shard, columns), self.row)
+        """The document as it was ingested."""
+        return _row(raw_documents_of(self.ingest, self.shard, columns), self.row)
+
+    def edits(self, text: str) -> list[tuple[Artifact, str, list[Span]]]:
+        """What each edit step did, first applied first: the step, the text it found, its spans. text: the original."""
+        found = []
+        for step in edit_steps(self.decider) if self.decider is not None else []:
+            row = _row(read_table(step.path / "edits" / self.shard.file, ["spans"]), self.row)
+            spans = [Span(**span) for span in row["spans"]]
+            found.append((step, text, spans))
+            text = apply(text, spans)
+        return found
 
     def verdict(self) -> dict[str, Any]:
         """The last decision; empty before any step decided."""
@@ -78,11 +100,14 @@ def locate(artifacts: Artifacts, asked: str) -> Place:
         some = "; ".join(f"{one[0]} {one[1] or ''}" for one in found[:NUM_CANDIDATES])
         raise InputError(f"'{asked}' fits {len(found)} documents, such as {some}. Give more digits of the id.")
     document, _, ingest, shard, row = found[0]
-    deciders = [a for kind in DECIDING for a in made_from(of_kind(artifacts, kind).values(), ingest)]
-    # The verdicts of the last one that is finished tell the whole story: the one that most others stand above.
-    deciders = sorted(deciders, key=lambda artifact: -sum(other in deciders for other in artifact.ancestors()))
     annotates = list(made_from(of_kind(artifacts, "annotate").values(), ingest))
-    return Place(document, ingest, shard, row, next(iter(deciders), None), next(iter(annotates), None))
+    return Place(document, ingest, shard, row, _last_decider(artifacts, ingest), next(iter(annotates), None))
+
+
+def _last_decider(artifacts: Artifacts, ingest: Artifact) -> Artifact | None:
+    """The finished step whose verdicts went through most others: they tell the whole story."""
+    deciders = [a for kind in DECIDING for a in made_from(of_kind(artifacts, kind).values(), ingest)]
+    return max(deciders, key=lambda a: sum(one.kind in DECIDING for one in a.ancestors()), default=None)
 
 
 def addresses(ingest: Artifact, ids: Iterable[str], sources: Iterable[str] = ()) -> dict[str, str | None]:

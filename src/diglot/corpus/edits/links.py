@@ -23,7 +23,8 @@ MARKDOWN = re.compile(
     re.IGNORECASE,
 )
 DEFINITION = re.compile(  # a line of its own: [name]: address, of reStructuredText also .. _name: address
-    rb"^[ \t]*(?:\[[^\]\n]+\]:|\.\. _[^:\n]+:)[ \t]+<?(?:https?://|www\.)[^\s]+[ \t]*(?:\"[^\"\n]*\")?[ \t\r]*(?:\n|\Z)",
+    rb"^[ \t]*(?:\[[^\]\n]+\]:|\.\. _[^:\n]+:)[ \t]+<?(?:https?://|www\.)[^\s]+[ \t]*"
+    rb"(?:\"[^\"\n]*\")?[ \t\r]*(?:\n|\Z)",
     re.MULTILINE | re.IGNORECASE,
 )
 BRACKETS = {b"(": b")", b"<": b">", b"[": b"]", "（".encode(): "）".encode(), "【".encode(): "】".encode()}

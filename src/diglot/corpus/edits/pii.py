@@ -59,7 +59,9 @@ CN_PROVINCES = frozenset(
 )
 SSN = re.compile(rb"(?<![\d.+-])(?!000|666|9)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\d.-])")
 IPV4 = re.compile(rb"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d])")
-VERSION = re.compile(rb"(?:version|ver\.?|release|revision|build|v|\xe7\x89\x88\xe6\x9c\xac)[ :=\xc2\xa0]*$", re.IGNORECASE)
+VERSION = re.compile(
+    rb"(?:version|ver\.?|release|revision|build|v|\xe7\x89\x88\xe6\x9c\xac)[ :=\xc2\xa0]*$", re.IGNORECASE
+)
 LARGEST_SECTION = 31  # in 4.1.12.3 no number is larger; one of 4,096 addresses looks like it
 
 
@@ -156,7 +158,9 @@ def _has_issuer(digits: bytes) -> bool:
 def _is_grouped(digits: bytes) -> bool:
     """One run of digits, or groups as they are printed on cards: a row of a table is neither."""
     groups = re.split(rb"[ -]", digits)
-    return len(groups) == 1 or (len(set(digits) & set(b" -")) == 1 and len(groups[0]) == 4 and min(map(len, groups)) > 1)
+    return len(groups) == 1 or (
+        len(set(digits) & set(b" -")) == 1 and len(groups[0]) == 4 and min(map(len, groups)) > 1
+    )
 
 
 def cn_ids(text: bytes, start: int, stop: int) -> Iterator[tuple[int, int]]:
@@ -222,7 +226,9 @@ NUMBERS = {"phone": phones, "card": cards, "cn_id": cn_ids, "ssn": ssns, "ip": i
 def _stands_alone(text: bytes, match: re.Match[bytes]) -> bool:
     """No letter, underscore or sign of a longer token touches the number."""
     before, after = text[max(match.start() - 1, 0) : match.start()], text[match.end() : match.end() + 1]
-    return not (before + after).isalnum() and b"_" not in before + after and before not in (b"/", b"=", b"#", b"$", b"&")
+    if before.isalnum() or after.isalnum():
+        return False
+    return b"_" not in before + after and before not in (b"/", b"=", b"#", b"$", b"&")
 
 
 def _runs(texts: Texts, members: bytes, counting: bytes, at_least: int) -> list[list[int]]:

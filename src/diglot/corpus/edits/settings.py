@@ -48,7 +48,9 @@ class SimilarLinesEdit:
         if not 0 <= self.max_share <= 0.5:
             raise ConfigError(f"max_share = {self.max_share}, but it must be in [0, 0.5]; MAP-Neo has 0.1.")
         if self.min_chars < 2:
-            raise ConfigError(f"min_chars = {self.min_chars}, but a single character repeats everywhere. Set 8 or more.")
+            raise ConfigError(
+                f"min_chars = {self.min_chars}, but a single character repeats everywhere. Set 8 or more."
+            )
         if self.exact_below < 2:
             raise ConfigError(f"exact_below = {self.exact_below}, but it must be at least 2; MAP-Neo has 16.")
 
@@ -84,7 +86,9 @@ class SubstringsEdit:
 
     def __post_init__(self) -> None:
         if self.min_bytes < 16:
-            raise ConfigError(f"min_bytes = {self.min_bytes}, but so short a passage repeats by chance. Set 100 or more.")
+            raise ConfigError(
+                f"min_bytes = {self.min_bytes}, but so short a passage repeats by chance. Set 100 or more."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ it. The spans of a document are sorted and do not overlap.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -55,7 +56,7 @@ def merge(proposals: Sequence[Span], num_bytes: int) -> list[Span]:
     cuts = np.concatenate([[0], np.flatnonzero(np.diff(owner)) + 1, [num_bytes]]).tolist()
     merged: list[Span] = []
     placed: set[int] = set()
-    for start, stop in zip(cuts[:-1], cuts[1:], strict=True):
+    for start, stop in itertools.pairwise(cuts):
         number = int(owner[start]) if start < num_bytes else -1
         if number < 0:
             continue
@@ -114,7 +115,7 @@ def edited_table(ids: Any, spans: Sequence[Sequence[Span]]) -> pa.Table:
     """EDITED from ids [N] and the spans of each document."""
     offsets = np.concatenate([[0], np.cumsum([len(one) for one in spans])]).astype(np.int32)
     flat = [span for one in spans for span in one]
-    columns = list(zip(*flat, strict=True)) if flat else [[] for _ in SPAN]
+    columns = [[span[number] for span in flat] for number in range(len(Span._fields))]
     values = pa.StructArray.from_arrays(
         [pa.array(column, field.type) for column, field in zip(columns, SPAN, strict=True)], fields=list(SPAN)
     )

@@ -2,13 +2,13 @@
 
 A passage is every byte that lies in a window of `min_bytes` bytes which an earlier document has: the union of these
 windows is the union of all maximal matches of at least that length. Hashing every window of a corpus would take 32
-bytes a byte, so it is done in two rounds. First each document writes some fingerprints, chosen so that two equal windows
-always share one (`diglot.kernels.windows`): 2 % of all positions. Then only windows around a fingerprint that two
+bytes a byte, so it is done in two rounds. First each document writes some fingerprints, 2 % of all positions, chosen so
+that two equal windows always share one (`diglot.kernels.windows`). Then only windows around a fingerprint that two
 documents have are hashed, with 125 bits, and the document with the smallest id is found for each.
 
 Cuts are drawn inward to the borders of sentences and lines, and what is then shorter than half of `min_bytes` stays.
 MAP-Neo's released code cuts in the middle of words, forgets the last window of each document, and keeps another copy
-for each window, so that both copies of a passage lose pieces. Repetition inside one document is left to `similar_lines`.
+for each window, so that both copies of a passage lose pieces. Repetition in one document is left to `similar_lines`.
 """
 
 from __future__ import annotations

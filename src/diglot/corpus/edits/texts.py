@@ -30,7 +30,7 @@ class Texts:
 
     def text(self, row: int) -> bytes:
         """The bytes of one document."""
-        return self.utf8[self.offsets[row] : self.offsets[row + 1]].tobytes()
+        return bytes(self.utf8[self.offsets[row] : self.offsets[row + 1]])
 
     def __iter__(self) -> Iterator[bytes]:
         return map(self.text, range(len(self)))

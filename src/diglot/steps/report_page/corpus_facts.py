@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Container
 from typing import Any
 
 from diglot.core.storage import read_json
 from diglot.corpus.tables import Shard, decisions_of, documents_of, rule_names, shards
 from diglot.ledger.artifact import Artifact
 
-STAGES = ("empty", "language", "rules", "exact_duplicate", "near_duplicate")  # in the order of the funnel
-STAGE_OF_RULE = {"unmeasured": "empty", **{name: name for name in STAGES}}  # any other rule is one of a policy
+STAGES = ("empty", "language", "rules", "exact_duplicate", "near_duplicate", "later")  # in the order of the funnel
+STAGE_OF_RULE = {"unmeasured": "empty", **{name: name for name in STAGES if name not in ("rules", "later")}}
 COUNTS = ("ingested", *STAGES, "kept", "bytes", "kept_bytes")
 MAX_REASONS = 14
 UNKNOWN = "und"  # BCP 47: undetermined
@@ -24,6 +25,7 @@ def funnel(artifact: Artifact) -> dict[str, Any]:
     Raises: AssertionError where documents are lost between the stages: the tables on disk would contradict each other.
     """
     rules = rule_names(artifact)
+    of_policies = set(rule_names(artifact.upstream("select")))
     by_language: dict[str, Counter[str]] = defaultdict(Counter)
     first: Counter[int] = Counter()
     objections: Counter[int] = Counter()
@@ -42,7 +44,7 @@ def funnel(artifact: Artifact) -> dict[str, Any]:
                 counts["kept"] += 1
                 counts["kept_bytes"] += row["num_bytes"]
                 continue
-            counts[_stage(rules[rule])] += 1
+            counts[_stage(rules[rule], of_policies)] += 1
             first[rule] += 1
             reason_languages[rule][lang] += 1
             objections.update(bit for bit in range(len(rules)) if row["reasons"] >> bit & 1)
@@ -51,7 +53,7 @@ def funnel(artifact: Artifact) -> dict[str, Any]:
         for rule, index in fresh.items():
             examples[rule] = _example(artifact, shard, index, rows[index])
     languages = {
-        lang: {name: counts[name] for name in ("ingested", *STAGES, "kept", "bytes", "kept_bytes")}
+        lang: {name: counts[name] for name in COUNTS}
         for lang, counts in sorted(
             by_language.items(), key=lambda item: (-item[1]["kept"], -item[1]["ingested"], item[0])
         )
@@ -62,7 +64,7 @@ def funnel(artifact: Artifact) -> dict[str, Any]:
     reasons = [
         {
             "rule": rules[rule],
-            "stage": _stage(rules[rule]),
+            "stage": _stage(rules[rule], of_policies),
             "documents": count,
             "objections": objections[rule],
             "languages": dict(reason_languages[rule].most_common()),
@@ -100,8 +102,9 @@ def sources(artifact: Artifact) -> list[dict[str, Any]]:
     ]
 
 
-def _stage(rule: str) -> str:
-    return STAGE_OF_RULE.get(rule, "rules")
+def _stage(rule: str, of_policies: Container[str]) -> str:
+    """Where in the funnel a rule stands; one that no policy has is of a step after the selection (`edited_away`)."""
+    return STAGE_OF_RULE.get(rule, "rules" if rule in of_policies else "later")
 
 
 def _example(artifact: Artifact, shard: Shard, index: int, row: dict[str, Any]) -> dict[str, Any]:

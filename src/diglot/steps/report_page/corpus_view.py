@@ -14,8 +14,10 @@ STAGE_LABELS = {  # what is left after a stage, what the stage dropped
     "language": ("wanted language", "in other languages"),
     "rules": ("pass the rules", "by quality rules"),
     "exact_duplicate": ("no exact copy", "exact copies"),
-    "near_duplicate": ("kept", "near copies"),
+    "near_duplicate": ("no near copy", "near copies"),
+    "later": ("kept", "by later steps"),
 }
+ONLY_WHERE_NEEDED = ("empty", "later")  # stages that are left out when they dropped nothing
 
 
 def css_of(lang: str) -> str:
@@ -46,7 +48,9 @@ def corpus_view(funnel: Facts, ingest_counts: Facts) -> dict[str, Any]:
         return {"label": label, "documents": sum(left.values()), "lost": lost, "why": why, "parts": parts}
 
     stages = [stage("ingested", None, "")]
-    labels = {name: words for name, words in STAGE_LABELS.items() if name != "empty" or total[name]}
+    labels = {name: words for name, words in STAGE_LABELS.items() if name not in ONLY_WHERE_NEEDED or total[name]}
+    last = list(labels)[-1]
+    labels[last] = ("kept", labels[last][1])
     for name, (label, why) in labels.items():
         left = {lang: left[lang] - languages[lang][name] for lang in left}
         stages.append(stage(label, total[name], why))
@@ -59,6 +63,7 @@ def corpus_view(funnel: Facts, ingest_counts: Facts) -> dict[str, Any]:
         "stages": stages,
         "sum": f"{total['ingested']:,} ingested = {total['kept']:,} kept + {dropped}. Exact, in every language.",
         "table": [*rows, {"name": "all", "total": True, **total}],
+        "any_later": total["later"] > 0,
         "num_languages": sum(lang != "und" for lang in languages),
         "raw_languages": _shares(languages, "ingested"),
         "kept_languages": _shares(languages, "kept_bytes"),
