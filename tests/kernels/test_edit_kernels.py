@@ -45,10 +45,10 @@ def test_sentence_starts_equal_the_definition_on_every_pair_of_awkward_pieces():
 
 
 def test_sentences_begin_where_a_reader_sees_them():
-    text = "One (v1.2). Two?! 三。“四。”五\n\nsix"
+    text = "1. One (v1.2). Two?! 三。“四。”五\n\n.. six [seven.](x) 八"
     starts = sentences.sentence_starts(text)
     pieces = [text[a:b] for a, b in zip(starts, [*starts[1:], len(text)], strict=True)]
-    assert pieces == ["One (v1.2).", " Two?!", " 三。", "“四。”", "五\n", "\n", "six"]
+    assert pieces == ["1. One (v1.2).", " Two?!", " 三。", "“四。”", "五\n", "\n", ".. six [seven.](x) 八"]
 
 
 @settings(max_examples=300, deadline=None)
@@ -56,9 +56,7 @@ def test_sentences_begin_where_a_reader_sees_them():
 def test_line_facts_equal_the_definitions(text):
     found, lines = Texts.of([text]), text.split("\n")
     starts, num_units, has_stop = (np.zeros(len(lines), dtype) for dtype in (np.int64, np.int64, np.bool_))
-    count = line_facts(
-        found.utf8, found.offsets[0], found.offsets[1], classes(), MARKS, starts, num_units, has_stop
-    )
+    count = line_facts(found.utf8, found.offsets[0], found.offsets[1], classes(), MARKS, starts, num_units, has_stop)
     assert count == len(lines)
     assert num_units.tolist() == [len(units(line)) for line in lines]
     assert has_stop.tolist() == [ends_with_stop(line) for line in lines]
@@ -79,7 +77,7 @@ def repeated_by_kernel(pieces, edit):
     run = run_chars(edit.max_share, edit.min_chars, edit.exact_below)
     limits = (edit.max_share, edit.min_chars, edit.exact_below, EXACT_ABOVE, run)
     skip = np.zeros(len(pieces), np.bool_)
-    return repeated(found.utf8, found.offsets[0], found.offsets[1], starts, skip, classes(), *limits).tolist()
+    return repeated(found.utf8, found.offsets[0], found.offsets[1], starts, skip, classes(), MARKS, *limits).tolist()
 
 
 @st.composite
@@ -96,12 +94,12 @@ def sentences_that_resemble(draw):
                 place, kind = rng.randrange(len(version)), rng.randrange(3)
                 version[place : place + (kind != 1)] = [rng.choice(alphabet)] if kind != 2 else []
                 version = version or ["a"]
-            pieces.append("".join(version) + "\n")
+            pieces.append("".join(version) + rng.choice(("。", ".", ".)", "")) + "\n")
     rng.shuffle(pieces)
     return pieces
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(
     pieces=sentences_that_resemble(),
     max_share=st.sampled_from((0.0, 0.1, 0.2, 0.5)),
@@ -114,7 +112,7 @@ def test_similar_sentences_are_those_of_comparing_all_pairs(pieces, max_share, m
 
 
 def test_a_very_long_line_repeats_only_an_equal_one():
-    line = "".join(random.Random(0).choices("abcdefgh", k=EXACT_ABOVE + 1)) + "\n"
+    line = "".join(random.Random(0).choices("abcdefgh", k=EXACT_ABOVE + 1)) + ".\n"
     assert repeated_by_kernel([line, line, "x" + line[1:]], SimilarLinesEdit()) == [False, True, False]
     assert repeated_sentences([line, line, "x" + line[1:]], SimilarLinesEdit()) == [False, True, False]
 

@@ -9,10 +9,10 @@ import numpy as np
 from diglot.kernels.jit import kernel
 from diglot.kernels.units import decode, scan_units
 from diglot.text.lines import CLOSERS, STOPS, WIDE_STOPS
-from diglot.text.units import CJK, SPACE
+from diglot.text.units import CJK, LETTER, SPACE
 
 IS_STOP, IS_WIDE_STOP, IS_CLOSER = 1, 2, 4
-LINE_FEED = 10
+LINE_FEED, OPENING, CLOSING = 10, ord("("), ord("]")
 
 
 def _marks() -> np.ndarray:
@@ -51,24 +51,32 @@ def _sentence_starts(offsets, utf8, classes, marks, first, starts, fill):
             if fill:
                 starts[first[document]] = 0
             count = 1
-        pending, strong = False, False
+        pending, strong, has_word = False, False, False
+        before = 0
         position = begin
         while position < end:
             code, width = decode(utf8, position)
             mark = marks[code] if code < 0x10000 else 0
             if pending and mark & (IS_STOP | IS_CLOSER) == 0:
-                if code != LINE_FEED and (strong or classes[code] == SPACE or classes[code] == CJK):
+                is_link = code == OPENING and before == CLOSING
+                ends = strong or classes[code] == SPACE or classes[code] == CJK
+                if code != LINE_FEED and not is_link and has_word and ends:
                     if fill:
                         starts[first[document] + count] = position - begin
                     count += 1
+                    has_word = False
                 pending, strong = False, False
+            has_word |= classes[code] >= LETTER or classes[code] == CJK
             if mark & IS_STOP:
                 pending = True
                 strong |= mark & IS_WIDE_STOP != 0
-            elif code == LINE_FEED and position + 1 < end:
-                if fill:
-                    starts[first[document] + count] = position + 1 - begin
-                count += 1
+            elif code == LINE_FEED:
+                if position + 1 < end:
+                    if fill:
+                        starts[first[document] + count] = position + 1 - begin
+                    count += 1
+                has_word = False
+            before = code
             position += width
         if not fill:
             first[document + 1] = count

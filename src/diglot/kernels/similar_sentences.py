@@ -11,8 +11,9 @@ from __future__ import annotations
 import numpy as np
 
 from diglot.kernels.jit import kernel
+from diglot.kernels.sentences import IS_CLOSER, IS_STOP
 from diglot.kernels.units import FNV_OFFSET, FNV_PRIME, decode, mix
-from diglot.text.units import CJK, FIRST_CORE, SPACE
+from diglot.text.units import CJK, LETTER, SPACE
 
 MAX_CHAIN = 2048  # places of one run that are looked at, the latest first: a guard against texts of one repeated letter
 
@@ -23,13 +24,14 @@ def run_chars(max_share: float, min_chars: int, exact_below: int) -> int:
 
 
 @kernel
-def repeated(utf8, start, stop, starts, skip, classes, max_share, min_chars, exact_below, exact_above, run):
+def repeated(utf8, start, stop, starts, skip, classes, marks, max_share, min_chars, exact_below, exact_above, run):
     """Which sentences repeat an earlier one that stays: bool [S].
 
     Args:
         utf8[start:stop]: the document.
         starts: int64 [S], bytes from `start` at which its sentences begin.
         skip: bool [S], sentences that are left alone and that no other one is compared with.
+        marks: uint8 [0x10000], `sentences.MARKS`.
         max_share, min_chars, exact_below, exact_above: as in `similar_lines.is_similar`.
         run: `run_chars` of them.
     """
@@ -41,7 +43,8 @@ def repeated(utf8, start, stop, starts, skip, classes, max_share, min_chars, exa
     for sentence in range(num_sentences):
         position = start + starts[sentence]
         end = start + starts[sentence + 1] if sentence + 1 < num_sentences else stop
-        begin, last, has_unit = num_codes, num_codes, False
+        begin, last, num_cjk, has_stop = num_codes, num_codes, 0, False
+        has_word = False
         while position < end:
             code, width = decode(utf8, position)
             position += width
@@ -52,10 +55,14 @@ def repeated(utf8, start, stop, starts, skip, classes, max_share, min_chars, exa
             num_codes += 1
             if kind != SPACE:
                 last = num_codes
-                has_unit |= kind >= FIRST_CORE or kind == CJK
+                num_cjk += kind == CJK
+                has_word |= kind >= LETTER or kind == CJK
+                mark = marks[code] if code < 0x10000 else 0
+                has_stop = mark & IS_STOP != 0 or (has_stop and mark & IS_CLOSER != 0)
         num_codes = last
         begins[sentence] = begin
-        lengths[sentence] = last - begin if has_unit and last - begin >= min_chars and not skip[sentence] else 0
+        is_prose = has_word and (has_stop or 2 * num_cjk >= last - begin)
+        lengths[sentence] = last - begin if is_prose and last - begin >= min_chars and not skip[sentence] else 0
     num_slots = 64
     while num_slots < 2 * num_codes:
         num_slots *= 2

@@ -205,7 +205,7 @@ def _proposed_by(name: str) -> Proposer:
         "similar_lines": lambda task, edit, rows, texts: similar_lines(texts, edit),
         "paragraphs": _paragraphs,
         "substrings": _substrings,
-        "links": lambda task, edit, rows, texts: enumerate(links(text, edit.keep_in_code) for text in texts),
+        "links": lambda task, edit, rows, texts: enumerate(links(text, edit.keep_code) for text in texts),
         "pii": lambda task, edit, rows, texts: pii(texts, edit),
         "full_width": lambda task, edit, rows, texts: enumerate(full_width(text, edit.spaces) for text in texts),
     }
@@ -233,7 +233,7 @@ def _substrings(task: ShardTask, edit: Any, rows: Any, texts: Any) -> Iterator[t
     from diglot.corpus.edits.substrings import substrings
 
     ranks, id_of = rounds.ranks_of(task.work, task.number)[rows], rounds.id_reader(task.work)
-    return substrings(lambda: rounds.copies(task.work, SUBSTRINGS, task.number), texts, ranks, edit.min_bytes, id_of)
+    return substrings(lambda: rounds.copies(task.work, SUBSTRINGS, task.number), texts, ranks, edit, id_of)
 
 
 def _what_is_left(text: str, spans: list[Span], config: EditConfig) -> tuple[float, bool]:

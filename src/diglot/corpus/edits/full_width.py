@@ -1,7 +1,7 @@
 """Full-width letters and digits (Ａ, １) become half-width ones; punctuation stays what it is.
 
 MAP-Neo's released code (rule F2) also turns 。 into a full stop and other full-width marks and curly quotes into ASCII.
-That destroys text: a Chinese sentence then ends in a dot without a space, `，` and `,` become one although they separate
+That destroys text: a Chinese sentence then ends in a dot without a space, `，` and `,` become one although they part
 different things, and no later step can tell them apart. Letters and digits lose nothing.
 """
 

@@ -26,8 +26,8 @@ from diglot.text.units import units
 TERMINAL, SHORT, JAVASCRIPT, POLICY, LOREM = "terminal_punctuation", "min_units", "javascript", "policy", "lorem_ipsum"
 PHRASES = {
     JAVASCRIPT: re.compile(rb"javascript", re.IGNORECASE),
-    POLICY: re.compile(  # C4's list, and what Chinese pages say
-        rb"terms of use|privacy policy|cookie policy|uses cookies|use of cookies|use cookies|"
+    POLICY: re.compile(  # C4's list as whole words ("in terms of user experience" is none), and what Chinese pages say
+        rb"\b(?:terms of use|privacy policy|cookie policy|uses cookies|use of cookies|use cookies)\b|"
         + "隐私政策|隱私政策|隐私权政策|隱私權政策|使用条款|使用條款|服务条款|服務條款|使用cookie".encode(),
         re.IGNORECASE,
     ),

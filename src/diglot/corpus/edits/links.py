@@ -32,7 +32,7 @@ TRAILING = b".,;:!?'*_\""  # closes the sentence rather than the address
 MIN_ADDRESS = len("www.a.b")
 
 
-def links(text: bytes, keep_in_code: bool = True) -> list[Span]:
+def links(text: bytes, keep_code: bool = True) -> list[Span]:
     """Spans of the addresses of one document and of what stood only for them; see the module.
 
     A Markdown link keeps its words, a definition of a link goes with its line, brackets that hold only the address go
@@ -41,7 +41,7 @@ def links(text: bytes, keep_in_code: bool = True) -> list[Span]:
     lowered_signs = b"://" in text or b"www." in text or b"WWW." in text
     if not lowered_signs:
         return []
-    kept = code_ranges(text, backticks=True) if keep_in_code else []
+    kept = code_ranges(text, backticks=True) if keep_code else []
     ranges: list[tuple[int, int]] = []
     for match in DEFINITION.finditer(text):
         ranges.append(match.span())
@@ -64,7 +64,7 @@ def _bare(text: bytes) -> Iterator[tuple[int, int]]:
                 start, stop = start - len(opening), stop + len(closing)
                 break
         before, after = text[start - 1 : start], text[stop : stop + 1]
-        if before == b" " and (after in (b" ", b"\n", b"") or after in b".,;:!?)"):
+        if before == b" " and (after in (b" ", b"\n", b"") or after in b".,;:!?)`"):
             start -= 1
         elif before in (b"", b"\n") and after == b" ":
             stop += 1

@@ -14,6 +14,7 @@ import numpy as np
 import xxhash
 
 from diglot.corpus.edits import PARAGRAPHS
+from diglot.corpus.edits.code_blocks import code_ranges, inside
 from diglot.corpus.edits.exchange import KEY
 from diglot.corpus.edits.settings import ParagraphsEdit
 from diglot.corpus.edits.spans import Span
@@ -43,8 +44,9 @@ def keys(texts: Texts, ranks: Any, edit: ParagraphsEdit) -> Any:
     """KEY of every piece that is long enough. ranks: int64 [N], places of the documents in the order of their ids."""
     found = []
     for text, rank in zip(texts, ranks.tolist(), strict=True):
+        kept = code_ranges(text) if edit.keep_code else []
         for start, stop in pieces(text, edit.unit):
-            if stop - start < edit.min_chars:
+            if stop - start < edit.min_chars or inside(kept, start, stop):
                 continue
             core = text[start:stop].strip()
             if len(core) < edit.min_chars or (not core.isascii() and len(core.decode().strip()) < edit.min_chars):

@@ -38,26 +38,28 @@ FILE_SUFFIXES = frozenset(
     b"pdf zip gz tar xml csv service socket target".split()
 )
 
+BEFORE, AFTER = rb"(?<![\d+-])(?<!\d\.)", rb"(?![\d-]|\.\d)"  # not inside a longer number
+AREA = rb"(?!8(?:00|33|44|55|66|77|88))[2-9]\d{2}"  # North America, without toll-free numbers
 PHONES = tuple(
     re.compile(pattern)
     for pattern in (
-        rb"(?<![\d.])\+\d{1,3}(?:[ .-]?\(?\d{1,4}\)?){2,5}(?![\d])",  # +86 138 0013 8000, +1 (212) 555-0142
-        rb"(?<![\d.+-])1[3-9]\d(?:\d{8}|[ -]\d{4}[ -]\d{4})(?![\d.-])",  # mobile, China
-        rb"(?<![\d.+-])0(?:10|2\d|[3-9]\d{2})-\d{7,8}(?![\d.-])",  # with area code, China
-        rb"(?<![\d.+-])\(0(?:10|2\d|[3-9]\d{2})\) ?\d{7,8}(?![\d.-])",
-        rb"(?<![\d.+-])\([2-9]\d{2}\) ?[2-9]\d{2}-\d{4}(?![\d.-])",  # North America
-        rb"(?<![\d.+-])(?:1-)?[2-9]\d{2}-[2-9]\d{2}-\d{4}(?![\d.-])",
-        rb"(?<![\d.+-])[2-9]\d{2}\.[2-9]\d{2}\.\d{4}(?![\d.-])",
+        rb"(?<!\d)(?<!\d\.)\+\d{1,3}(?:[ .-]?\(?\d{1,4}\)?){2,5}(?!\d)",  # +86 138 0013 8000, +1 (212) 555-0142
+        BEFORE + rb"1[3-9]\d(?:\d{8}|[ -]\d{4}[ -]\d{4})" + AFTER,  # mobile, China
+        BEFORE + rb"0(?:10|2\d|[3-9]\d{2})-\d{7,8}" + AFTER,  # with area code, China
+        BEFORE + rb"\(0(?:10|2\d|[3-9]\d{2})\) ?\d{7,8}" + AFTER,
+        BEFORE + rb"\(" + AREA + rb"\) ?[2-9]\d{2}-\d{4}" + AFTER,  # North America
+        BEFORE + rb"(?:1-)?(?!400-)" + AREA + rb"-[2-9]\d{2}-\d{4}" + AFTER,  # 400- is a service number in China
+        BEFORE + AREA + rb"\.[2-9]\d{2}\.\d{4}" + AFTER,
     )
 )
 PHONE_DIGITS = range(8, 16)  # of an international number, country code included (E.164)
-CARD = re.compile(rb"(?<![\d.-])\d(?:[ -]?\d){12,18}(?![\d.-])")
-CN_ID = re.compile(rb"(?<![\d.-])\d{17}[\dXx](?![\dA-Za-z.-])")
+CARD = re.compile(rb"(?<![\d-])(?<!\d\.)\d(?:[ -]?\d){12,18}(?![\d-]|\.\d)")
+CN_ID = re.compile(rb"(?<![\d-])(?<!\d\.)\d{17}[\dXx](?![\dA-Za-z-]|\.\d)")
 CN_ID_WEIGHTS, CN_ID_CHECK = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2), b"10X98765432"
 CN_PROVINCES = frozenset(
     b"11 12 13 14 15 21 22 23 31 32 33 34 35 36 37 41 42 43 44 45 46 50 51 52 53 54 61 62 63 64 65 71 81 82 83".split()
 )
-SSN = re.compile(rb"(?<![\d.+-])(?!000|666|9)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\d.-])")
+SSN = re.compile(rb"(?<![\d+-])(?<!\d\.)(?!000|666|9)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\d-]|\.\d)")
 IPV4 = re.compile(rb"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d])")
 VERSION = re.compile(
     rb"(?:version|ver\.?|release|revision|build|v|\xe7\x89\x88\xe6\x9c\xac)[ :=\xc2\xa0]*$", re.IGNORECASE
@@ -113,11 +115,12 @@ def emails(text: bytes) -> Iterator[tuple[int, int]]:
 
 def _is_no_mailbox(text: bytes, start: int, domain: re.Match[bytes]) -> bool:
     after = text[domain.end() : domain.end() + 2]
+    token = text[max(start - MAX_LOCAL, 0) : start].split()[-1:] if text[start - 1 : start].strip() else []
     return (
         RESERVED.search(domain[1]) is not None
         or domain[1].rpartition(b".")[2].lower() in FILE_SUFFIXES
-        or text[start - 1 : start] in (b"/", b":", b"@")  # ssh://git@host, user:password@host
-        or (after[:1] == b":" and after[1:].isalnum())  # git@host:path
+        or (bool(token) and b"://" in token[0])  # ssh://git@host, https://user:password@host
+        or (after[:1] == b":" and after[1:].strip() != b"")  # git@host:path
     )
 
 

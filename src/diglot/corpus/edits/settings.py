@@ -64,6 +64,7 @@ class ParagraphsEdit:
 
     unit: str = "line"
     min_chars: int = 80  # without the white space at both ends; a short line repeats by chance. MAP-Neo has no minimum
+    keep_code: bool = True  # fenced code stays: a page that explains a program needs it
     languages: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -82,6 +83,7 @@ class SubstringsEdit:
     """
 
     min_bytes: int = 150
+    keep_code: bool = True  # as of paragraphs
     languages: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -95,7 +97,7 @@ class SubstringsEdit:
 class LinksEdit:
     """Delete addresses that begin with http://, https:// or www., and keep the words of Markdown links."""
 
-    keep_in_code: bool = True  # inside fences and backticks an address is part of a program
+    keep_code: bool = True  # inside fences and backticks an address is part of a program
     languages: tuple[str, ...] | None = None
 
 

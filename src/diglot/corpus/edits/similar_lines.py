@@ -1,9 +1,9 @@
 """Deletes sentences that repeat an earlier one of the same document, exactly or up to a tenth of their characters.
 
 MAP-Neo's similar-line rule for Chinese (arXiv 2405.19327): similar(a, b) <=> edit distance <= 0.1 * max(|a|, |b|).
-Differs from its released code: sentences of few characters and such without a letter stay, so that "!!!" and ellipses
-keep their marks and dialogues their short lines; program code is left alone; a sentence is compared only with those
-that stay; and not every pair is compared (`diglot.kernels.similar_sentences` says why none is lost).
+Differs from its released code: sentences of few characters and what is no prose stay, so that "!!!" and ellipses keep
+their marks and dialogues their short lines (`takes_part`); program code is left alone; a sentence is compared only with
+those that stay; and not every pair is compared (`diglot.kernels.similar_sentences` says why none is lost).
 Wrongly deletes: refrains of songs and poems, formulas that a law or a contract repeats on purpose.
 """
 
@@ -18,7 +18,8 @@ from diglot.corpus.edits.code_blocks import code_ranges, inside
 from diglot.corpus.edits.settings import SimilarLinesEdit
 from diglot.corpus.edits.spans import Span, within_line
 from diglot.corpus.edits.texts import Texts
-from diglot.text.units import CJK, FIRST_CORE, class_of
+from diglot.text.lines import ends_with_stop
+from diglot.text.units import CJK, LETTER, class_of
 
 EXACT_ABOVE = 1000  # characters; a longer sentence is a table or a list, and must be equal
 
@@ -31,8 +32,15 @@ def is_similar(a: str, b: str, edit: SimilarLinesEdit) -> bool:
 
 
 def takes_part(sentence: str, edit: SimilarLinesEdit) -> bool:
-    """Whether a sentence is compared at all: it is long enough and has a letter, a digit or a CJK character."""
-    return len(sentence) >= edit.min_chars and any(class_of(c) >= FIRST_CORE or class_of(c) == CJK for c in sentence)
+    """Whether a sentence is compared at all: it is long enough and prose.
+
+    Prose has a letter, and ends with a stop or is CJK for one half: tags, headings, rows of tables and the directives
+    of markup repeat because the page needs them.
+    """
+    kinds = [class_of(character) for character in sentence]
+    has_word = any(kind >= LETTER or kind == CJK for kind in kinds)
+    is_prose = has_word and (ends_with_stop(sentence) or 2 * kinds.count(CJK) >= len(kinds))
+    return is_prose and len(sentence) >= edit.min_chars
 
 
 def repeated_sentences(sentences: list[str], edit: SimilarLinesEdit) -> list[bool]:
@@ -61,7 +69,7 @@ def edit_distance(a: str, b: str) -> int:
 def similar_lines(texts: Texts, edit: SimilarLinesEdit) -> Iterator[tuple[int, list[Span]]]:
     """(row, spans) of every document that repeats itself; `first_in` stays empty, since it is the same document."""
     from diglot.kernels.jit import classes
-    from diglot.kernels.sentences import sentence_starts
+    from diglot.kernels.sentences import MARKS, sentence_starts
     from diglot.kernels.similar_sentences import repeated, run_chars
 
     starts, first = sentence_starts(texts.offsets, texts.utf8, classes())
@@ -76,7 +84,9 @@ def similar_lines(texts: Texts, edit: SimilarLinesEdit) -> Iterator[tuple[int, l
         skip = np.zeros(len(begins), np.bool_)
         if kept := code_ranges(text, indented=True):
             skip[:] = [inside(kept, start, stop) for start, stop in zip(begins.tolist(), ends.tolist(), strict=True)]
-        removed = repeated(texts.utf8, texts.offsets[row], texts.offsets[row + 1], begins, skip, classes(), *limits)
+        removed = repeated(
+            texts.utf8, texts.offsets[row], texts.offsets[row + 1], begins, skip, classes(), MARKS, *limits
+        )
         chosen = np.flatnonzero(removed)
         if len(chosen):
             yield row, [Span(*within_line(text, int(begins[one]), int(ends[one])), SIMILAR_LINES) for one in chosen]

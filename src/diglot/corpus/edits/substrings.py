@@ -14,13 +14,15 @@ for each window, so that both copies of a passage lose pieces. Repetition in one
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from diglot.corpus.edits import SUBSTRINGS
+from diglot.corpus.edits.code_blocks import Range, code_ranges
 from diglot.corpus.edits.exchange import KEY
+from diglot.corpus.edits.settings import SubstringsEdit
 from diglot.corpus.edits.spans import Span, within_line
 from diglot.corpus.edits.texts import Texts
 
@@ -120,15 +122,19 @@ def passages(
     return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
-def cuts(text: bytes, found: list[tuple[int, int, int]], begins: Any, min_bytes: int) -> list[tuple[int, int, int]]:
+def cuts(
+    text: bytes, found: list[tuple[int, int, int]], begins: Any, min_bytes: int, kept: Sequence[Range] = ()
+) -> list[tuple[int, int, int]]:
     """The passages drawn inward to whole sentences and lines.
 
     Args:
+        found: (start, stop, first), sorted, disjoint.
         begins: int64 [S], bytes at which the sentences of the text begin (`diglot.text.sentences`).
+        kept: sorted, disjoint ranges that stay, however often they were copied.
     """
     borders = np.append(begins, len(text))
     drawn = []
-    for start, stop, first in found:
+    for start, stop, first in _without(found, kept):
         inner = int(borders[np.searchsorted(borders, start)])
         # A sentence whose line feed is not part of the copy is a whole sentence all the same.
         outer = int(borders[np.searchsorted(borders, stop + (text[stop : stop + 1] == b"\n"), side="right") - 1])
@@ -137,17 +143,30 @@ def cuts(text: bytes, found: list[tuple[int, int, int]], begins: Any, min_bytes:
     return drawn
 
 
+def _without(found: list[tuple[int, int, int]], kept: Sequence[Range]) -> Iterator[tuple[int, int, int]]:
+    """The parts of the passages outside the ranges that stay."""
+    for start, stop, first in found:
+        for begin, end in kept:
+            if begin < stop and end > start:
+                if begin > start:
+                    yield start, begin, first
+                start = max(start, end)
+        if start < stop:
+            yield start, stop, first
+
+
 def substrings(
-    read: Callable[[], Iterable[Any]], texts: Texts, ranks: Any, min_bytes: int, id_of: Callable[[int], str]
+    read: Callable[[], Iterable[Any]], texts: Texts, ranks: Any, edit: SubstringsEdit, id_of: Callable[[int], str]
 ) -> Iterator[tuple[int, list[Span]]]:
     """(row, spans) of every document that loses a passage. id_of: rank -> id; the others as in `passages`."""
     from diglot.kernels.jit import classes
     from diglot.kernels.sentences import sentence_starts
 
-    found = passages(read, texts, ranks, min_bytes)
+    found = passages(read, texts, ranks, edit.min_bytes)
     for row, mine in itertools.groupby(found, key=lambda passage: passage[0]):
         text = texts.text(row)
         begins, _ = sentence_starts(texts.offsets[row : row + 2], texts.utf8, classes())
-        drawn = cuts(text, [passage[1:] for passage in mine], begins, min_bytes)
+        kept = code_ranges(text) if edit.keep_code else ()
+        drawn = cuts(text, [passage[1:] for passage in mine], begins, edit.min_bytes, kept)
         if drawn:
             yield row, [Span(start, stop, SUBSTRINGS, first_in=id_of(first)) for start, stop, first in drawn]
