@@ -61,7 +61,7 @@ def edit(config: EditConfig, context: StepContext) -> dict[str, Any]:
     """Write the spans of all shards; see the module for the files."""
     from diglot.core.storage import write_json
     from diglot.corpus.decide import next_rule
-    from diglot.corpus.edits.rounds import find_copies
+    from diglot.corpus.edits.rounds import find_copies, useful_workers
     from diglot.corpus.executor import map_shards
     from diglot.corpus.tables import rule_names, shards
 
@@ -83,7 +83,8 @@ def edit(config: EditConfig, context: StepContext) -> dict[str, Any]:
         )
         for number, shard in enumerate(files)
     ]
-    found = map_shards(edit_shard, tasks, workers=context.workers, progress=context.progress, label=context.step)
+    workers = useful_workers(context.workers, sum(_num_bytes(corpus, shard) for shard in files))
+    found = map_shards(edit_shard, tasks, workers=workers, progress=context.progress, label=context.step)
     write_json(context.out / "decisions" / "rules.json", rules)
     write_json(context.out / "examples.json", _examples(one["examples"] for one in found))
     shutil.rmtree(work, ignore_errors=True)
@@ -94,6 +95,12 @@ def edit(config: EditConfig, context: StepContext) -> dict[str, Any]:
             "edit": round(time.monotonic() - started - seconds_comparing, 3),
         },
     }
+
+
+def _num_bytes(corpus: Artifact, shard: Shard) -> int:
+    from diglot.corpus.tables import decisions_of
+
+    return sum(decisions_of(corpus, shard, ["num_bytes"])["num_bytes"].to_pylist())
 
 
 @dataclass(frozen=True, kw_only=True)

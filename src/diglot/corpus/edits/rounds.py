@@ -29,6 +29,7 @@ from diglot.corpus.tables import Shard, decisions_of, documents_of
 from diglot.ledger.artifact import Artifact
 
 BATCH_BYTES = 4 << 20  # of text at a time: its windows take 32 times as much
+BYTES_PER_WORKER = 16 << 20  # a worker takes longer to start than so much text takes in any round
 COPIED_SHARE = 2  # windows of 1 / so many of the bytes are expected to be shared, for the number of partitions
 
 
@@ -52,6 +53,7 @@ def find_copies(
     if edits.paragraphs is None and edits.substrings is None:
         return
     num_bytes = _rank(corpus, shards, work)
+    workers = useful_workers(workers, num_bytes)
 
     def run(function: Callable[[Round], int], what: str, tasks: int, partitions: int, after: int = 0) -> None:
         rounds = [
@@ -80,6 +82,11 @@ def find_copies(
         run(_shared_fingerprints, "find fingerprints", few, few)
         run(_window_keys, "hash windows", len(shards), parts, few)
         run(_window_copies, "find windows", parts, parts)
+
+
+def useful_workers(workers: int, num_bytes: int) -> int:
+    """How many of the workers are worth starting for so many bytes of text."""
+    return min(workers, 1 + num_bytes // BYTES_PER_WORKER)
 
 
 def kept_texts(corpus: Artifact, shard: Shard) -> tuple[Any, pa.Table]:
