@@ -14,13 +14,21 @@ from hypothesis import strategies as st
 from diglot.core.errors import ConfigError
 from diglot.corpus.edits.code_blocks import code_ranges, inside
 from diglot.corpus.edits.exchange import FINGERPRINT, KEY, PartWriter, later_copies, read_part, shared_keys
-from diglot.corpus.edits.full_width import full_width
+from diglot.corpus.edits.full_width import full_width, full_width_spans
 from diglot.corpus.edits.line_filter import line_filter, objection
 from diglot.corpus.edits.links import links
 from diglot.corpus.edits.paragraphs import keys as paragraph_keys
 from diglot.corpus.edits.paragraphs import pieces
 from diglot.corpus.edits.pii import is_cn_id, luhn, pii
-from diglot.corpus.edits.settings import Edits, LinesEdit, ParagraphsEdit, PiiEdit, SimilarLinesEdit, SubstringsEdit
+from diglot.corpus.edits.settings import (
+    Edits,
+    FullWidthEdit,
+    LinesEdit,
+    ParagraphsEdit,
+    PiiEdit,
+    SimilarLinesEdit,
+    SubstringsEdit,
+)
 from diglot.corpus.edits.similar_lines import similar_lines
 from diglot.corpus.edits.spans import EDITED, Span, apply, apply_to_column, edited_table, merge
 from diglot.corpus.edits.substrings import cuts, fingerprints, passages, window_keys
@@ -116,6 +124,8 @@ def test_a_column_is_edited_as_its_documents_are(cases, before):
         ("参见（https://a.cn/）。", "参见。"),
         ("Read [the *guide* [1]](https://a.org/x \"Title\").", "Read the *guide* [1]."),
         ("![a picture](https://a.org/x.png)", "a picture"),
+        ("[![badge](https://a.org/b.svg)](https://a.org/c) x", "badge x"),
+        ("http://a.org/http://b.org/c d", "d"),
         ("[here](guide.md) and [there](#top)", "[here](guide.md) and [there](#top)"),
         ("text\n[1]: https://a.org/b\nmore", "text\nmore"),
         (".. _docs: https://a.org/\nSee docs_.", "See docs_."),
@@ -245,6 +255,9 @@ def test_full_width_equals_the_definition(text):
     lines = [line[: len(line) - len(rest)] + rest.translate({**wide, 0x3000: 0x20})
              for line in text.split("\n") for rest in [line.lstrip("　")]]  # fmt: skip
     assert edited(text, full_width(text.encode())) == "\n".join(lines)
+    for spaces in (True, False):
+        found = full_width_spans(Texts.of(["", text]), FullWidthEdit(spaces=spaces))
+        assert [(1, full_width(text.encode(), spaces))] * bool(full_width(text.encode(), spaces)) == list(found)
 
 
 # --- lines

@@ -35,7 +35,11 @@ def _fingerprints(offsets, utf8, width, span, row, start, hashes):
     power = ONE
     for _ in range(width):
         power *= BASE_64
-    ring, at = np.zeros(span, np.uint64), np.zeros(span, np.int64)
+    size = 1
+    while size < span:
+        size *= 2
+    mask = size - 1
+    ring, at = np.zeros(size, np.uint64), np.zeros(size, np.int64)
     for document in range(len(offsets) - 1):
         begin, length = offsets[document], offsets[document + 1] - offsets[document]
         if length < width + span - 1:
@@ -51,15 +55,15 @@ def _fingerprints(offsets, utf8, width, span, row, start, hashes):
             if window < 0:
                 continue
             value = mix(state)
-            while tail > head and ring[(tail - 1) % span] >= value:
+            while tail > head and ring[(tail - 1) & mask] >= value:
                 tail -= 1
-            if tail > head and at[head % span] <= window - span:
+            if tail > head and at[head & mask] <= window - span:
                 head += 1
-            ring[tail % span], at[tail % span] = value, window
+            ring[tail & mask], at[tail & mask] = value, window
             tail += 1
-            if window >= span - 1 and at[head % span] != chosen:
-                chosen = at[head % span]
-                row[count], start[count], hashes[count] = document, chosen, ring[head % span]
+            if window >= span - 1 and at[head & mask] != chosen:
+                chosen = at[head & mask]
+                row[count], start[count], hashes[count] = document, chosen, ring[head & mask]
                 count += 1
     return count
 

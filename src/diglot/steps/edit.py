@@ -201,7 +201,7 @@ Proposer = Callable[[ShardTask, Any, Any, Any], Iterable[tuple[int, "list[Span]"
 
 def _proposed_by(name: str) -> Proposer:
     """(task, settings, rows, texts) -> (row of texts, spans), for the edit of this name."""
-    from diglot.corpus.edits.full_width import full_width
+    from diglot.corpus.edits.full_width import full_width_spans
     from diglot.corpus.edits.line_filter import line_filter
     from diglot.corpus.edits.links import links
     from diglot.corpus.edits.pii import pii
@@ -214,7 +214,7 @@ def _proposed_by(name: str) -> Proposer:
         "substrings": _substrings,
         "links": lambda task, edit, rows, texts: enumerate(links(text, edit.keep_code) for text in texts),
         "pii": lambda task, edit, rows, texts: pii(texts, edit),
-        "full_width": lambda task, edit, rows, texts: enumerate(full_width(text, edit.spaces) for text in texts),
+        "full_width": lambda task, edit, rows, texts: full_width_spans(texts, edit),
     }
     return table[name]
 

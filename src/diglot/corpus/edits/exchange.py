@@ -71,17 +71,30 @@ def read_part(folder: Path, partition: int, dtype: Any) -> Any:
 
 def later_copies(keys: Any) -> Any:
     """Every text whose key an earlier document has: KEY [K] in any order -> COPY, sorted by rank and start."""
-    order = np.lexsort((keys["rank"], keys["high"], keys["low"]))
-    ordered = keys[order]
-    begins = np.ones(len(ordered), np.bool_)
-    begins[1:] = (ordered["low"][1:] != ordered["low"][:-1]) | (ordered["high"][1:] != ordered["high"][:-1])
-    first = ordered["rank"][np.maximum.accumulate(np.where(begins, np.arange(len(ordered)), 0))]
-    later = ordered["rank"] > first
-    copies = np.zeros(int(later.sum()), COPY)
+    if len(keys) == 0:
+        return np.zeros(0, COPY)
+    order = np.argsort(keys["low"], kind="stable")
+    new = _changes(keys["low"][order])
+    begins = np.flatnonzero(new)
+    high = keys["high"][order]
+    if not np.array_equal(high[begins][np.cumsum(new) - 1], high):  # two keys share one half: sort by both
+        order = np.lexsort((keys["high"], keys["low"]))
+        new = _changes(keys["low"][order]) | _changes(keys["high"][order])
+        begins = np.flatnonzero(new)
+    ranks = keys["rank"][order]
+    first = np.minimum.reduceat(ranks, begins)[np.cumsum(new) - 1]
+    later = ranks > first
+    copied = keys[order[later]]
+    copies = np.zeros(len(copied), COPY)
     for name in ("rank", "start", "stop"):
-        copies[name] = ordered[name][later]
+        copies[name] = copied[name]
     copies["first"] = first[later]
     return copies[np.lexsort((copies["start"], copies["rank"]))]
+
+
+def _changes(values: Any) -> Any:
+    """Where a value differs from the one before it, the first included: bool [N]."""
+    return np.concatenate([[True], values[1:] != values[:-1]])
 
 
 def shared_keys(records: Any) -> Any:

@@ -8,9 +8,14 @@ different things, and no later step can tell them apart. Letters and digits lose
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+
+import numpy as np
 
 from diglot.corpus.edits import FULL_WIDTH
+from diglot.corpus.edits.settings import FullWidthEdit
 from diglot.corpus.edits.spans import Span
+from diglot.corpus.edits.texts import Texts
 
 # U+FF10-FF19, FF21-FF3A, FF41-FF5A as bytes; U+3000 is E3 80 80.
 ALPHANUMERIC = rb"(?:\xef\xbc[\x90-\x99\xa1-\xba]|\xef\xbd[\x81-\x9a])+"
@@ -21,7 +26,7 @@ TO_HALF_WIDTH = {wide: wide - 0xFEE0 for wide in range(0xFF01, 0xFF5F)} | {0x300
 
 
 def full_width(text: bytes, spaces: bool = True) -> list[Span]:
-    """One span for each run of full-width letters and digits, and of ideographic spaces inside a line."""
+    """Spans of full-width letters and digits, and of ideographic spaces inside a line: the definition."""
     found = []
     for match in (WIDE_OR_SPACE if spaces else WIDE).finditer(text):
         start, stop = match.span()
@@ -32,3 +37,13 @@ def full_width(text: bytes, spaces: bool = True) -> list[Span]:
             half = text[place : place + 3].decode().translate(TO_HALF_WIDTH)
             found.append(Span(place, place + 3, FULL_WIDTH, half))
     return found
+
+
+def full_width_spans(texts: Texts, edit: FullWidthEdit) -> Iterator[tuple[int, list[Span]]]:
+    """(row, spans) of every document with full-width characters, found by a kernel."""
+    from diglot.kernels.full_width import wide_characters
+
+    found = wide_characters(texts.offsets, texts.utf8, edit.spaces)
+    for part in np.split(found, np.flatnonzero(np.diff(found[:, 0])) + 1):
+        if len(part):
+            yield int(part[0, 0]), [Span(start, start + 3, FULL_WIDTH, chr(half)) for _, start, half in part.tolist()]

@@ -9,7 +9,6 @@ Wrongly deletes: headings, list entries, tables and verses, which end without a 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,14 +23,23 @@ from diglot.text.lines import ends_with_stop
 from diglot.text.units import units
 
 TERMINAL, SHORT, JAVASCRIPT, POLICY, LOREM = "terminal_punctuation", "min_units", "javascript", "policy", "lorem_ipsum"
-PHRASES = {
-    JAVASCRIPT: re.compile(rb"javascript", re.IGNORECASE),
-    POLICY: re.compile(  # C4's list as whole words ("in terms of user experience" is none), and what Chinese pages say
-        rb"\b(?:terms of use|privacy policy|cookie policy|uses cookies|use of cookies|use cookies)\b|"
-        + "隐私政策|隱私政策|隐私权政策|隱私權政策|使用条款|使用條款|服务条款|服務條款|使用cookie".encode(),
-        re.IGNORECASE,
+PHRASES = {  # in lower case; of POLICY the first six are C4's, the others what Chinese pages say
+    JAVASCRIPT: ("javascript",),
+    POLICY: (
+        *("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies"),
+        *(
+            "隐私政策",
+            "隱私政策",
+            "隐私权政策",
+            "隱私權政策",
+            "使用条款",
+            "使用條款",
+            "服务条款",
+            "服務條款",
+            "使用cookie",
+        ),
     ),
-    LOREM: re.compile(rb"lorem ipsum", re.IGNORECASE),
+    LOREM: ("lorem ipsum",),
 }
 
 
@@ -40,7 +48,7 @@ def objection(line: str, edit: LinesEdit) -> str | None:
     if not line.strip():
         return None
     for name, wanted in ((JAVASCRIPT, edit.javascript), (POLICY, edit.policy), (LOREM, edit.lorem_ipsum)):
-        if wanted and PHRASES[name].search(line.encode()):
+        if wanted and any(_occurrences(line.encode().lower(), name)):
             return name
     if edit.min_units is not None and len(units(line)) < edit.min_units:
         return SHORT
@@ -62,8 +70,9 @@ def line_filter(texts: Texts, edit: LinesEdit) -> Iterator[tuple[int, list[Span]
             rule |= dict.fromkeys(np.flatnonzero(~has_stop).tolist(), TERMINAL)
         if edit.min_units is not None:
             rule |= dict.fromkeys(np.flatnonzero(num_units < edit.min_units).tolist(), SHORT)
+        lowered = text.lower()
         for name, wanted in ((LOREM, edit.lorem_ipsum), (POLICY, edit.policy), (JAVASCRIPT, edit.javascript)):
-            places = [match.start() for match in PHRASES[name].finditer(text)] if wanted else []
+            places = [place for place, _ in _occurrences(lowered, name)] if wanted else []
             rule |= dict.fromkeys((np.searchsorted(starts, places, side="right") - 1).tolist(), name)
         if not rule:
             continue
@@ -76,6 +85,22 @@ def line_filter(texts: Texts, edit: LinesEdit) -> Iterator[tuple[int, list[Span]
         ]
         if spans:
             yield row, spans
+
+
+def _occurrences(text: bytes, name: str) -> Iterator[tuple[int, int]]:
+    """Where a phrase of a test stands in a text in lower case; English ones as whole words, as far as letters go.
+
+    C4 takes "in terms of user experience" for terms of use.
+    """
+    for phrase in PHRASES[name]:
+        wanted = phrase.encode()
+        start = text.find(wanted)
+        while start >= 0:
+            stop = start + len(wanted)
+            whole = not (text[start - 1 : start].isalpha() or text[stop : stop + 1].isalpha())
+            if whole or name != POLICY or not wanted.isascii():
+                yield start, stop
+            start = text.find(wanted, start + 1)
 
 
 def _facts(texts: Texts, row: int) -> tuple[Any, Any, Any]:

@@ -9,27 +9,25 @@ file name or a version is never one, and Chinese text that follows an address wi
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 from diglot.corpus.edits import LINKS
 from diglot.corpus.edits.code_blocks import code_ranges, inside
 from diglot.corpus.edits.spans import Span
 
-ADDRESS = re.compile(rb"(?:https?://|(?<![A-Za-z0-9.@/_-])www\.)[!#-;=?-_a-z~{|}]+", re.IGNORECASE)
-# [words](address "title"), also of a picture; the words may hold one pair of brackets.
-MARKDOWN = re.compile(
-    rb"!?\[((?:[^\[\]\n]|\[[^\[\]\n]*\])*)\]"
-    rb"\([ \t]*<?(?:https?://|www\.)(?:[^()\s<>]|\([^()\s]*\))*>?(?:[ \t]+(?:\"[^\"\n]*\"|'[^'\n]*'))?[ \t]*\)",
-    re.IGNORECASE,
-)
-DEFINITION = re.compile(  # a line of its own: [name]: address, of reStructuredText also .. _name: address
-    rb"^[ \t]*(?:\[[^\]\n]+\]:|\.\. _[^:\n]+:)[ \t]+<?(?:https?://|www\.)[^\s]+[ \t]*"
-    rb"(?:\"[^\"\n]*\")?[ \t\r]*(?:\n|\Z)",
-    re.MULTILINE | re.IGNORECASE,
+ADDRESS = re.compile(rb"(?:https?://|www\.)[!#-;=?-_a-z~{|}]+", re.IGNORECASE)
+SIGNS = (b"://", b"www.", b"Www.", b"WWW.")  # an address has one of them: found much faster than a pattern is
+SCHEMES = (b"https", b"http")
+DEFINITION = re.compile(rb"[ \t]*(?:\[[^\]\n]+\]:|\.\. _[^:\n]+:)[ \t]+<?")  # [name]: or .. _name: at a line's start
+DEFINED = re.compile(rb"[^\s]+[ \t]*(?:\"[^\"\n]*\")?[ \t\r]*(?:\n|\Z)")
+OPENING = re.compile(rb"\]\([ \t]*<?$")
+CLOSING = re.compile(  # the rest of (address "title"): the address may hold pairs of brackets
+    rb"(?:[^()\s<>]|\([^()\s]*\))*>?(?:[ \t]+(?:\"[^\"\n]*\"|'[^'\n]*'))?[ \t]*\)"
 )
 BRACKETS = {b"(": b")", b"<": b">", b"[": b"]", "（".encode(): "）".encode(), "【".encode(): "】".encode()}
 TRAILING = b".,;:!?'*_\""  # closes the sentence rather than the address
 MIN_ADDRESS = len("www.a.b")
+
+Range = tuple[int, int]
 
 
 def links(text: bytes, keep_code: bool = True) -> list[Span]:
@@ -38,37 +36,84 @@ def links(text: bytes, keep_code: bool = True) -> list[Span]:
     A Markdown link keeps its words, a definition of a link goes with its line, brackets that hold only the address go
     with it, and so does one of two spaces around it.
     """
-    lowered_signs = b"://" in text or b"www." in text or b"WWW." in text
-    if not lowered_signs:
+    addresses = _addresses(text)
+    if not addresses:
         return []
     kept = code_ranges(text, backticks=True) if keep_code else []
-    ranges: list[tuple[int, int]] = []
-    for match in DEFINITION.finditer(text):
-        ranges.append(match.span())
-    for match in MARKDOWN.finditer(text):
-        ranges += [(match.start(), match.start(1)), (match.end(1), match.end())]
-    taken = sorted(ranges)
-    found = [one for one in ranges if not inside(kept, *one)]
-    found += (one for one in _bare(text) if not inside(taken, *one) and not inside(kept, *one))
+    found: list[Range] = []
+    end = 0  # an address inside another one, or in the title of a link, is gone already
+    for start, stop in addresses:
+        if start < end or inside(kept, start, start + 1):
+            continue
+        ranges = _definition(text, start) or _markdown(text, start) or _bare(text, start, stop)
+        found += ranges
+        end = max([end, *(stop for _, stop in ranges)])
     return [Span(start, stop, LINKS) for start, stop in sorted(found)]
 
 
-def _bare(text: bytes) -> Iterator[tuple[int, int]]:
-    """Addresses that stand in the text as they are, with the marks that go along."""
-    for match in ADDRESS.finditer(text):
-        start, stop = match.start(), _end(text, match.start(), match.end())
-        if stop - start < MIN_ADDRESS:
-            continue
-        for opening, closing in BRACKETS.items():
-            if text.endswith(opening, 0, start) and text.startswith(closing, stop):
-                start, stop = start - len(opening), stop + len(closing)
-                break
-        before, after = text[start - 1 : start], text[stop : stop + 1]
-        if before == b" " and (after in (b" ", b"\n", b"") or after in b".,;:!?)`"):
-            start -= 1
-        elif before in (b"", b"\n") and after == b" ":
-            stop += 1
-        yield start, stop
+def _addresses(text: bytes) -> list[Range]:
+    """Where addresses stand, sorted."""
+    found = []
+    for sign in SIGNS:
+        at = text.find(sign)
+        while at >= 0:
+            start = at
+            if sign == b"://":
+                before = text[max(at - 5, 0) : at].lower()
+                start -= next((len(scheme) for scheme in SCHEMES if before.endswith(scheme)), 0)
+                fits = start < at
+            else:
+                before = text[max(at - 1, 0) : at]
+                fits = not (before.isalnum() or before in (b".", b"@", b"/", b"_", b"-"))
+            match = ADDRESS.match(text, start) if fits else None
+            if match:
+                found.append(match.span())
+            at = text.find(sign, at + len(sign))
+    return sorted(found)
+
+
+def _definition(text: bytes, start: int) -> list[Range]:
+    """The line of a definition whose address begins at `start`; empty when it is none."""
+    line = text.rfind(b"\n", 0, start) + 1
+    rest = DEFINED.match(text, start) if DEFINITION.fullmatch(text, line, start) else None
+    return [(line, rest.end())] if rest else []
+
+
+def _markdown(text: bytes, start: int) -> list[Range]:
+    """What stands around the words of a Markdown link or picture whose address begins at `start`."""
+    opening = OPENING.search(text, max(start - 8, 0), start)
+    closing = CLOSING.match(text, start) if opening else None
+    if opening is None or closing is None:
+        return []
+    depth, place = 1, opening.start()
+    while depth and place > 0:
+        place -= 1
+        byte = text[place]
+        if byte == 10:
+            return []
+        depth += (byte == 93) - (byte == 91)  # ] and [
+    if depth:
+        return []
+    words = place + 1
+    place -= text[place - 1 : place] == b"!"
+    return [(place, words), (opening.start(), closing.end())]
+
+
+def _bare(text: bytes, start: int, stop: int) -> list[Range]:
+    """An address that stands in the text as it is, with the marks that go along."""
+    stop = _end(text, start, stop)
+    if stop - start < MIN_ADDRESS:
+        return []
+    for opening, closing in BRACKETS.items():
+        if text.endswith(opening, 0, start) and text.startswith(closing, stop):
+            start, stop = start - len(opening), stop + len(closing)
+            break
+    before, after = text[start - 1 : start], text[stop : stop + 1]
+    if before == b" " and (after in (b" ", b"\n", b"") or after in b".,;:!?)`"):
+        start -= 1
+    elif before in (b"", b"\n") and after == b" ":
+        stop += 1
+    return [(start, stop)]
 
 
 def _end(text: bytes, start: int, stop: int) -> int:
