@@ -67,7 +67,7 @@ DOCS = [
     Doc(f"Second page begins. {STORY} And it ends.\nMail jane@mail.org, see https://a.org/x.\n{NOTICE}", id="1" * 32),
     Doc(f"{NOTICE}\nok", id="2" * 32, shard="b"),
     Doc(f"{NOTICE}\ndropped before by a rule, so nobody edits it", id="3" * 32, reason=1),
-    Doc("第１页如下。程序首先检测计算机的硬件设备。程序首先检测计算机里硬件设备。", id="4" * 32, lang="zh-Hans"),
+    Doc("第１页如下。该程序首先检测计算机的硬件设备。该程序首先检测计算机里硬件设备。", id="4" * 32, lang="zh-Hans"),
     Doc("A short page that has nothing to lose.", id="5" * 32, shard="b", source="other"),
     Doc("lorem ipsum dolor\nThis line of the page stays as it was.", id="6" * 32),
 ]  # fmt: skip
@@ -76,7 +76,7 @@ LEFT = {
     "1": "Second page begins. And it ends.\nMail <email>, see.\n",
     "2": "ok",
     "3": DOCS[3].text,
-    "4": "第1页如下。程序首先检测计算机的硬件设备。",
+    "4": "第1页如下。该程序首先检测计算机的硬件设备。",
     "5": DOCS[5].text,
     "6": "This line of the page stays as it was.",
 }
