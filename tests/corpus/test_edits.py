@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import time
 
 import numpy as np
 import pyarrow as pa
@@ -152,6 +153,13 @@ def test_links_go_and_their_words_stay(text, left):
 )
 def test_what_only_looks_like_a_link_stays(text):
     assert links(text.encode()) == []
+
+
+def test_a_page_on_one_line_takes_linear_time():
+    text = b"x](http://a.b/c y" * 20_000
+    started = time.process_time()
+    assert len(links(text)) == 20_000
+    assert time.process_time() - started < 10  # comparing each with all before takes minutes
 
 
 def test_links_in_code_go_when_asked():

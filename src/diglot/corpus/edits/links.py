@@ -26,6 +26,7 @@ CLOSING = re.compile(  # the rest of (address "title"): the address may hold pai
 BRACKETS = {b"(": b")", b"<": b">", b"[": b"]", "（".encode(): "）".encode(), "【".encode(): "】".encode()}
 TRAILING = b".,;:!?'*_\""  # closes the sentence rather than the address
 MIN_ADDRESS = len("www.a.b")
+MAX_NAME, MAX_WORDS = 300, 2000  # bytes of a link's name and words, so that a page on one line takes linear time
 
 Range = tuple[int, int]
 
@@ -74,7 +75,10 @@ def _addresses(text: bytes) -> list[Range]:
 
 def _definition(text: bytes, start: int) -> list[Range]:
     """The line of a definition whose address begins at `start`; empty when it is none."""
-    line = text.rfind(b"\n", 0, start) + 1
+    floor = max(start - MAX_NAME, 0)
+    line = text.rfind(b"\n", floor, start) + 1
+    if line == 0 and floor > 0:
+        return []
     rest = DEFINED.match(text, start) if DEFINITION.fullmatch(text, line, start) else None
     return [(line, rest.end())] if rest else []
 
@@ -86,7 +90,8 @@ def _markdown(text: bytes, start: int) -> list[Range]:
     if opening is None or closing is None:
         return []
     depth, place = 1, opening.start()
-    while depth and place > 0:
+    floor = max(place - MAX_WORDS, 0)
+    while depth and place > floor:
         place -= 1
         byte = text[place]
         if byte == 10:
