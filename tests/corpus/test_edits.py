@@ -326,7 +326,8 @@ def test_code_markup_and_short_lines_may_repeat():
         "!!!",
     ]
     fenced = "这一行代码里的注释也会重复出现。\n"
-    text = "\n".join(lines * 2) + f"\n```\n{fenced}{fenced}```\n"
+    lines += ["违反第二十四条规定的，处一千元以上的罚款。", "违反第二十五条规定的，处一千元以上的罚款。"]
+    text = "\n".join([*lines, *lines[:-2]]) + f"\n```\n{fenced}{fenced}```\n"
     assert list(similar_lines(Texts.of([text]), SimilarLinesEdit())) == []
 
 

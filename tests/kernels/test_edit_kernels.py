@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from texts_to_try import PIECES, batches, texts
 
 from diglot.corpus.edits.settings import SimilarLinesEdit
-from diglot.corpus.edits.similar_lines import EXACT_ABOVE, edit_distance, repeated_sentences
+from diglot.corpus.edits.similar_lines import EXACT_ABOVE, NUMERALS, edit_distance, repeated_sentences
 from diglot.corpus.edits.texts import Texts
 from diglot.kernels.byte_runs import byte_table, runs
 from diglot.kernels.jit import classes
 from diglot.kernels.sentences import MARKS, line_facts, sentence_starts
-from diglot.kernels.similar_sentences import repeated, run_chars, within
+from diglot.kernels.similar_sentences import number_marks, repeated, run_chars, within
 from diglot.kernels.windows import PRIME_61, _times, fingerprints, hash_windows
 from diglot.text import sentences
 from diglot.text.lines import ends_with_stop
@@ -77,14 +77,16 @@ def repeated_by_kernel(pieces, edit):
     run = run_chars(edit.max_share, edit.min_chars, edit.exact_below)
     limits = (edit.max_share, edit.min_chars, edit.exact_below, EXACT_ABOVE, run)
     skip = np.zeros(len(pieces), np.bool_)
-    return repeated(found.utf8, found.offsets[0], found.offsets[1], starts, skip, classes(), MARKS, *limits).tolist()
+    return repeated(
+        found.utf8, found.offsets[0], found.offsets[1], starts, skip, classes(), MARKS, number_marks(NUMERALS), *limits
+    ).tolist()
 
 
 @st.composite
 def sentences_that_resemble(draw):
     """Some sentences and versions of them with a few letters changed, put in or taken out, at any place."""
     rng = random.Random(draw(st.integers(0, 10**6)))
-    alphabet = draw(st.sampled_from(("ab", "abcdefgh ", "天地玄黄宇宙洪荒日月盈昃")))
+    alphabet = draw(st.sampled_from(("ab", "abcdefgh ", "天地玄黄宇宙洪荒日月盈昃一3")))
     pieces = []
     for _ in range(draw(st.integers(1, 5))):
         original = [rng.choice(alphabet) for _ in range(rng.choice((6, 10, 15, 16, 17, 20, 30, 45)))]

@@ -8,14 +8,25 @@ number is at least 1.
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import numpy as np
 
-from diglot.kernels.jit import kernel
+from diglot.kernels.jit import classes, kernel
 from diglot.kernels.sentences import IS_CLOSER, IS_STOP
 from diglot.kernels.units import FNV_OFFSET, FNV_PRIME, decode, mix
-from diglot.text.units import CJK, LETTER, SPACE
+from diglot.text.units import CJK, DIGIT, LETTER, SPACE
 
 MAX_CHAIN = 2048  # places of one run that are looked at, the latest first: a guard against texts of one repeated letter
+
+
+@functools.cache
+def number_marks(numerals: str) -> Any:
+    """uint8 [0x110000]: 1 for digits and for the characters of `numerals`."""
+    table = (classes() == DIGIT).astype(np.uint8)
+    table[[ord(character) for character in numerals]] = 1
+    return table
 
 
 def run_chars(max_share: float, min_chars: int, exact_below: int) -> int:
@@ -24,14 +35,16 @@ def run_chars(max_share: float, min_chars: int, exact_below: int) -> int:
 
 
 @kernel
-def repeated(utf8, start, stop, starts, skip, classes, marks, max_share, min_chars, exact_below, exact_above, run):
+def repeated(
+    utf8, start, stop, starts, skip, classes, marks, numerals, max_share, min_chars, exact_below, exact_above, run
+):
     """Which sentences repeat an earlier one that stays: bool [S].
 
     Args:
         utf8[start:stop]: the document.
         starts: int64 [S], bytes from `start` at which its sentences begin.
         skip: bool [S], sentences that are left alone and that no other one is compared with.
-        marks: uint8 [0x10000], `sentences.MARKS`.
+        marks: uint8 [0x10000], `sentences.MARKS`. numerals: uint8 [0x110000], `number_marks`.
         max_share, min_chars, exact_below, exact_above: as in `similar_lines.is_similar`.
         run: `run_chars` of them.
     """
@@ -101,7 +114,9 @@ def repeated(utf8, start, stop, starts, skip, classes, marks, max_share, min_cha
             enough = shared[other] >= longer + 1 - width - limit * width
             shared[other] = 0
             if enough and not removed[sentence]:
-                removed[sentence] = within(codes, begin, length, begins[other], lengths[other], limit)
+                second, size = begins[other], lengths[other]
+                removed[sentence] = limit == 0 or _same_numbers(codes, begin, length, second, size, numerals)
+                removed[sentence] &= within(codes, begin, length, second, size, limit)
         if removed[sentence]:
             continue
         for at in range(length - width + 1):
@@ -111,6 +126,22 @@ def repeated(utf8, start, stop, starts, skip, classes, marks, max_share, min_cha
             following[num_entries], heads[slot] = heads[slot], num_entries
             num_entries += 1
     return removed
+
+
+@kernel
+def _same_numbers(codes, first, first_length, second, second_length, numerals):
+    """Whether the two ranges hold the same digits and numerals in the same order."""
+    i, j = 0, 0
+    while True:
+        while i < first_length and not numerals[codes[first + i]]:
+            i += 1
+        while j < second_length and not numerals[codes[second + j]]:
+            j += 1
+        if i == first_length or j == second_length:
+            return i == first_length and j == second_length
+        if codes[first + i] != codes[second + j]:
+            return False
+        i, j = i + 1, j + 1
 
 
 @kernel

@@ -2,8 +2,9 @@
 
 MAP-Neo's similar-line rule for Chinese (arXiv 2405.19327): similar(a, b) <=> edit distance <= 0.1 * max(|a|, |b|).
 Differs from its released code: sentences of few characters and what is no prose stay, so that "!!!" and ellipses keep
-their marks and dialogues their short lines (`takes_part`); program code is left alone; a sentence is compared only with
-those that stay; and not every pair is compared (`diglot.kernels.similar_sentences` says why none is lost).
+their marks and dialogues their short lines (`takes_part`); sentences with other numbers differ (`is_similar`); program
+code is left alone; a sentence is compared only with those that stay; and not every pair is compared
+(`diglot.kernels.similar_sentences` says why none is lost).
 Wrongly deletes: refrains of songs and poems, formulas that a law or a contract repeats on purpose.
 """
 
@@ -19,16 +20,27 @@ from diglot.corpus.edits.settings import SimilarLinesEdit
 from diglot.corpus.edits.spans import Span, within_line
 from diglot.corpus.edits.texts import Texts
 from diglot.text.lines import ends_with_stop
-from diglot.text.units import CJK, LETTER, class_of
+from diglot.text.units import CJK, DIGIT, LETTER, class_of
 
+NUMERALS = "〇零一二三四五六七八九十百千万億亿"
 EXACT_ABOVE = 1000  # characters; a longer sentence is a table or a list, and must be equal
 
 
 def is_similar(a: str, b: str, edit: SimilarLinesEdit) -> bool:
-    """Whether one of two sentences repeats the other; white space at their ends is stripped before."""
+    """Whether one of two sentences repeats the other; white space at their ends is stripped before.
+
+    With other numbers it says something else: entries of a list, paragraphs of a law, years of a chronicle.
+    """
+    if numbers(a) != numbers(b):
+        return False
     longer, shorter = max(len(a), len(b)), min(len(a), len(b))
     exact = shorter < edit.exact_below or longer > EXACT_ABOVE
     return edit_distance(a, b) <= (0 if exact else int(edit.max_share * longer))
+
+
+def numbers(sentence: str) -> list[str]:
+    """The digits and Chinese numerals of a sentence, in order."""
+    return [c for c in sentence if class_of(c) == DIGIT or c in NUMERALS]
 
 
 def takes_part(sentence: str, edit: SimilarLinesEdit) -> bool:
@@ -70,7 +82,7 @@ def similar_lines(texts: Texts, edit: SimilarLinesEdit) -> Iterator[tuple[int, l
     """(row, spans) of every document that repeats itself; `first_in` stays empty, since it is the same document."""
     from diglot.kernels.jit import classes
     from diglot.kernels.sentences import MARKS, sentence_starts
-    from diglot.kernels.similar_sentences import repeated, run_chars
+    from diglot.kernels.similar_sentences import number_marks, repeated, run_chars
 
     starts, first = sentence_starts(texts.offsets, texts.utf8, classes())
     run = run_chars(edit.max_share, edit.min_chars, edit.exact_below)
@@ -85,7 +97,15 @@ def similar_lines(texts: Texts, edit: SimilarLinesEdit) -> Iterator[tuple[int, l
         if kept := code_ranges(text, indented=True):
             skip[:] = [inside(kept, start, stop) for start, stop in zip(begins.tolist(), ends.tolist(), strict=True)]
         removed = repeated(
-            texts.utf8, texts.offsets[row], texts.offsets[row + 1], begins, skip, classes(), MARKS, *limits
+            texts.utf8,
+            texts.offsets[row],
+            texts.offsets[row + 1],
+            begins,
+            skip,
+            classes(),
+            MARKS,
+            number_marks(NUMERALS),
+            *limits,
         )
         chosen = np.flatnonzero(removed)
         if len(chosen):
