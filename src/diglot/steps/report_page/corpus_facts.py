@@ -84,13 +84,14 @@ def funnel(artifact: Artifact) -> dict[str, Any]:
 def sources(artifact: Artifact) -> list[dict[str, Any]]:
     """The ledger's `source` records with what became of their documents: what each stage dropped, and what stayed."""
     ingest, rules = artifact.upstream("ingest"), rule_names(artifact)
+    of_policies = set(rule_names(artifact.upstream("select")))
     kept: dict[str, Counter[str]] = defaultdict(Counter)
     for shard in shards(ingest):
         table = decisions_of(artifact, shard, ["keep", "num_bytes", "first_reason"])
         kept[shard.source]["ingested"] += len(table)
         for rule in table["first_reason"].value_counts().to_pylist():
             if rule["values"] >= 0:
-                kept[shard.source][_stage(rules[rule["values"]])] += rule["counts"]
+                kept[shard.source][_stage(rules[rule["values"]], of_policies)] += rule["counts"]
         survivors = table.filter(table["keep"])["num_bytes"].to_pylist()
         kept[shard.source]["kept"] += len(survivors)
         kept[shard.source]["kept_bytes"] += sum(survivors)
