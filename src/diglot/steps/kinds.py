@@ -11,6 +11,9 @@ from diglot.steps.context import StepKind
 KINDS = {
     "ingest": "diglot.steps.ingest:STEP",
     "annotate": "diglot.steps.annotate:STEP",
+    "train_classifier": "diglot.steps.train_classifier:STEP",
+    "classify": "diglot.steps.classify:STEP",
+    "recall": "diglot.steps.recall:STEP",
     "select": "diglot.steps.select:STEP",
     "deduplicate": "diglot.steps.deduplicate:STEP",
     "edit": "diglot.steps.edit:STEP",

@@ -42,6 +42,7 @@ class Place:
     row: int
     decider: Artifact | None
     annotate: Artifact | None
+    classifies: tuple[Artifact, ...] = ()
 
     def document(self, columns: list[str] | None = None) -> dict[str, Any]:
         """The document as it was ingested."""
@@ -65,10 +66,15 @@ class Place:
         """Everything that was measured, except hashes."""
         if self.annotate is None:
             return {}
-        families = sorted(path.name for path in (self.annotate.path / "attributes").iterdir() if path.is_dir())
+        folders = [
+            (step, path.name)
+            for step in (self.annotate, *self.classifies)
+            for path in sorted((step.path / "attributes").iterdir())
+            if path.is_dir()
+        ]
         found = {}
-        for family in families:
-            row = _row(attributes_of(self.annotate, family, self.shard), self.row)
+        for step, family in folders:
+            row = _row(attributes_of(step, family, self.shard), self.row)
             signals = {name: finite(value) for name, value in row.items() if name not in NOT_SIGNALS}
             if signals:
                 found[family] = signals
@@ -101,7 +107,9 @@ def locate(artifacts: Artifacts, asked: str) -> Place:
         raise InputError(f"'{asked}' fits {len(found)} documents, such as {some}. Give more digits of the id.")
     document, _, ingest, shard, row = found[0]
     annotates = list(made_from(of_kind(artifacts, "annotate").values(), ingest))
-    return Place(document, ingest, shard, row, _last_decider(artifacts, ingest), next(iter(annotates), None))
+    classifies = tuple(made_from(of_kind(artifacts, "classify").values(), ingest))
+    decider, annotate = _last_decider(artifacts, ingest), next(iter(annotates), None)
+    return Place(document, ingest, shard, row, decider, annotate, classifies)
 
 
 def _last_decider(artifacts: Artifacts, ingest: Artifact) -> Artifact | None:
