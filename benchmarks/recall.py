@@ -1,7 +1,7 @@
 """Does recall of a topic rise each round, at what precision, and does Chinese need segmentation?
 
 Run:      python -m benchmarks.recall --data ../shared/data --out recall.json        (three minutes on two quiet cores)
-Workload: recipes/map-neo/recall-math.yaml (2,900 documents, en and zh-Hans, seeds: a chapter of Open Logic and the
+Workload: recipes/map-neo/recall-math.yaml (2,973 documents, en and zh-Hans, seeds: a chapter of Open Logic and the
           number theory of OI Wiki) and LawRefBook recalled from 49 model cases among 4,700 Chinese documents.
 Reports:  for each round the positives, the threshold (MAP-Neo: 0.96), recalled documents, sites and prefixes,
           precision and recall on a pool of known pages (seeds left out); the model before and after
