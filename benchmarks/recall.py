@@ -3,7 +3,8 @@
 Run:      python -m benchmarks.recall --data ../shared/data --out recall.json        (three minutes on two quiet cores)
 Workload: recipes/map-neo/recall-math.yaml (2,973 documents, en and zh-Hans, seeds: a chapter of Open Logic and the
           number theory of OI Wiki) and LawRefBook recalled from 49 model cases among 4,700 Chinese documents.
-Reports:  for each round the positives, the threshold (MAP-Neo: 0.96), recalled documents, sites and prefixes,
+Reports:  for each round the positives, the threshold (MAP-Neo: 0.96; law: for
+          0.95 precision on held-out folders), recalled documents, sites and prefixes,
           precision and recall on a pool of known pages (seeds left out); the model before and after
           quantisation; ROC-AUC on held-out folders of a classifier of Chinese case reports against statutes and of law
           against other texts, read in characters and unsegmented; MB of documents scored per CPU second.
@@ -40,9 +41,9 @@ steps:
     kind: recall
     from: pages
     positive: {{url_patterns: ["/LawRefBook/.*/案例/"], max_documents: 500}}
-    negatives_per_positive: 2.0
-    threshold: 0.96
-    expand: {{pattern_share: 0.3}}
+    negatives_per_positive: 4.0
+    wanted_precision: 0.95  # with 49 seeds no score reaches 0.96
+    expand: {{pattern_share: 0.5}}
     text: {{max_chars: 500}}
     training: &training {{epochs: 20, learning_rate: 0.5, dimension: 16, num_buckets: 65536}}
     quantise_to: null

@@ -68,7 +68,17 @@ def test_roc_auc_is_the_share_of_pairs_in_the_right_order(pairs):
 def test_the_threshold_is_the_lowest_score_with_the_precision(pairs, wanted):
     scores, positive = np.array([s for s, _ in pairs], np.float32), np.array([p for _, p in pairs])
     fitting = [t for t in scores if judged(scores, positive, t).precision >= wanted]
-    assert threshold_for(scores, positive, wanted) == (min(fitting) if fitting else None)
+    found = threshold_for(scores, positive, wanted)
+    if fitting:
+        assert judged(scores, positive, found) == judged(scores, positive, min(fitting))
+        assert found <= min(fitting)
+    else:
+        assert found is None
+
+
+def test_the_threshold_lies_in_the_gap_between_labels_that_are_told_apart():
+    scores = np.array([1, 1, 0.2, 0.1], np.float32)
+    assert threshold_for(scores, np.array([True, True, False, False]), 0.95) == pytest.approx(0.6)
 
 
 def test_precision_recall_and_f1_by_hand():

@@ -151,6 +151,9 @@ def test_bad_input_is_named(corpus, tmp_path):
     ids.write_text("https://law.org/civil/1\n")
     with pytest.raises(InputError, match="belong together"):
         run_step(STEP, ids.parent, inputs={"from": corpus}, positive=Selection(ids_file="ids.txt"))
+    short = {**SETTINGS, "training": TrainingSettings(dimension=8, num_buckets=1 << 12), "threshold": 0.96}
+    with pytest.raises(InputError, match=r"no document reaches the threshold 0\.960"):
+        run_step(STEP, tmp_path / "r" / "d", inputs={"from": corpus}, **short)
     settings = {**SETTINGS, "pool": Pool(positive=SETTINGS["positive"])}
     with pytest.raises(InputError, match="no document beside the seeds"):
         run_step(STEP, tmp_path / "r" / "c", inputs={"from": corpus}, **settings)

@@ -133,6 +133,12 @@ def recall(config: RecallConfig, context: StepContext) -> dict[str, Any]:
         trained = _round(config, context, pages, numbers, number)
         scores = _scores(context.out / "rounds" / str(number), pages)
         recalled = scores >= np.float32(trained["threshold"])
+        if not recalled.any():
+            raise InputError(
+                f"round {number}: no document reaches the threshold {trained['threshold']:.3f}; the highest score is "
+                f"{scores.max():.3f}. Train longer (training: {{epochs: 25, learning_rate: 0.5}}), give more seeds, or "
+                "leave threshold out."
+            )
         is_new = recalled & (first_round == 0)
         first_round[is_new] = number
         expansion = expand(pages, recalled, config.expand)

@@ -37,12 +37,20 @@ def roc_auc(scores: Any, positive: Any) -> float:
 
 
 def threshold_for(scores: Any, positive: Any, precision: float) -> float | None:
-    """The lowest score from which on the documents have at least this precision; None when no score does."""
+    """Where the documents from the lowest score with at least this precision begin; None when no score has it.
+
+    Half way to the next lower score: every value of the gap has the same precision, and where labels are told apart
+    without error, the lowest positive score itself may be 1.
+    """
     order = np.argsort(-scores, kind="stable")
     ordered, hits = scores[order], np.cumsum(positive[order])
     last_of_ties = np.append(ordered[1:] != ordered[:-1], True)
     enough = np.flatnonzero(last_of_ties & (hits >= precision * np.arange(1, len(ordered) + 1)))
-    return float(ordered[enough[-1]]) if len(enough) else None
+    if not len(enough):
+        return None
+    lowest, below = ordered[enough[-1]], ordered[min(enough[-1] + 1, len(ordered) - 1)]
+    middle = np.float32((float(lowest) + float(below)) / 2)
+    return float(middle if middle > below else lowest)
 
 
 def calibration(scores: Any, positive: Any) -> list[dict[str, float]]:
