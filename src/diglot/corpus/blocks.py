@@ -19,10 +19,11 @@ TAG = re.compile(r"<(/?(?:h[1-6]|p|ul|ol|li|a))(?: [^>]*)?>")
 TERM, DEFINITION, ROW, CELL, TABLE_END = "\ue000", "\ue001", "\ue002", "\ue003", "\ue004"
 MARKS = re.compile(f"[{TERM}-{TABLE_END}]")
 TABLE_MARKS = re.compile(f"([{ROW}-{TABLE_END}])")
-LIST_TAG = re.compile(r"</?[uo]l\b[^>]*>", re.I)
-CELL_TAG = re.compile(r"<t[dh](?:\s[^>]*)?>", re.I)
-FIRST_CELL_TAG = re.compile(rf"(<tr(?:\s[^>]*)?>\s*<t[dh](?:\s[^>]*)?>){CELL}", re.I)
-DEFINITION_TAG = re.compile(r"<(dt|dd)\b[^>]*>", re.I)
+LIST_TAG = re.compile(r"</?[uo]l\b[^<>]*>", re.I)
+CELL_TAG = re.compile(r"<t[dh](?:\s[^<>]*)?>", re.I)
+FIRST_CELL_TAG = re.compile(rf"(<tr(?:\s[^<>]*)?>\s*<t[dh](?:\s[^<>]*)?>){CELL}", re.I)
+DEFINITION_TAG = re.compile(r"<(dt|dd)\b[^<>]*>", re.I)
+EMPTY_LINK = re.compile(r"<a\s[^<>]*></a>", re.I)  # resiliparse writes its start and not its end
 CJK = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]")
 LINE_NUMBERS = re.compile(r"[\d\s]*")  # a gutter that was laid out as a block of its own
 BLANK_LINES = re.compile(r"\A(?:[ \t]*\n)+|(?:\n[ \t]*)+\Z")
@@ -66,7 +67,7 @@ class Block:
 
 def marked(page: str) -> str:
     """The page with marks before terms, definitions and cells and behind tables."""
-    page = MARKS.sub("", page)
+    page = EMPTY_LINK.sub("<a></a>", MARKS.sub("", page))
     page = DEFINITION_TAG.sub(lambda tag: tag[0] + (TERM if tag[1] in "dtDT" else DEFINITION), page)
     if sum(map(page.count, ("<ul", "<UL", "<ol", "<OL"))) > MAX_LIST_DEPTH and _list_depth(page) > MAX_LIST_DEPTH:
         page = LIST_TAG.sub("<p>", page)
@@ -82,11 +83,14 @@ def _list_depth(page: str) -> int:
 
 
 def read_blocks(flat: str) -> list[Block]:
-    """The blocks of a page that was marked by `marked` and flattened by resiliparse as `minimal_html` with links."""
-    return _joined_rows(_Reader().read(flat))
+    """The blocks of a page that was marked by `marked` and flattened by resiliparse as `minimal_html` with links.
+
+    Cells of tables are blocks of their own; see `joined_rows`.
+    """
+    return _Reader().read(flat)
 
 
-def _joined_rows(blocks: list[Block]) -> list[Block]:
+def joined_rows(blocks: list[Block]) -> list[Block]:
     """Blocks with the cells of each table row joined to one, where the row holds nothing but short text.
 
     Rows of one cell and rows with lists, code or long text belong to tables that lay out a page.

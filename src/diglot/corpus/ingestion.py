@@ -25,7 +25,7 @@ import xxhash
 from diglot.core.storage import atomic_path, write_text
 from diglot.corpus.charset import decode
 from diglot.corpus.executor import Quarantine
-from diglot.corpus.extract import extract
+from diglot.corpus.extractors import DEFAULT, extractor
 from diglot.corpus.finished import once, record_path
 from diglot.corpus.read.declared import language_in_path, language_tag
 from diglot.corpus.read.formats import READERS, read
@@ -46,6 +46,7 @@ class IngestTask:
     skip: numbers of the records that kill a worker; they are refused.
     cut: (number of a file, how many of its records to take) where reading the next one kills a worker; what is left of
         the file is one refusal.
+    extractor: of the main text of HTML pages, see `diglot.corpus.extractors`.
     """
 
     source: str
@@ -58,6 +59,7 @@ class IngestTask:
     last_id: str | None = None
     skip: tuple[int, ...] = ()
     cut: tuple[tuple[int, int], ...] = ()
+    extractor: str = DEFAULT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +121,8 @@ def ingest_shard(task: IngestTask) -> dict[str, Any]:
         (file.container, file.size, file.format, *((file.span, file.exact) if file.span else ()), *file.fields)
         for file in task.files
     ]
-    key = xxhash.xxh3_64_hexdigest(repr((inputs, task.last_id, task.skip, task.cut)).encode("utf-8", "surrogateescape"))
+    settings = (inputs, task.last_id, task.skip, task.cut, task.extractor)
+    key = xxhash.xxh3_64_hexdigest(repr(settings).encode("utf-8", "surrogateescape"))
     result: dict[str, Any] = once(record_path(task.out), key, lambda: _write(task))
     return result
 
@@ -134,15 +137,26 @@ def refusals_path(out: Path) -> Path:
     return out.with_name(f".{out.stem}.refused.jsonl")
 
 
-def row_of(entry: Entry, record: Record, license: str | None, declared_languages: bool = True) -> dict[str, Any]:
-    """A record as a row of the documents table: decoded, extracted, with what it says about itself."""
+def row_of(
+    entry: Entry,
+    record: Record,
+    license: str | None,
+    declared_languages: bool = True,
+    extractor_name: str = DEFAULT,
+) -> dict[str, Any]:
+    """A record as a row of the documents table: decoded, extracted, with what it says about itself.
+
+    `meta` names the extractor where it is not the default.
+    """
     meta: dict[str, Any] = dict(record.meta)
     text, charset, undecodable = _text(record)
     lang = language_tag(record.lang)
     if record.is_html:
-        page = extract(text)
+        page = extractor(extractor_name)(text)
         text = page.text
         meta |= {"title": page.title, "charset": charset, "html_lang": page.lang, "dropped_chars": page.dropped_chars}
+        if extractor_name != DEFAULT:
+            meta |= {"extractor": extractor_name, "extraction": page.note}
         lang = language_tag(page.lang) or lang
     elif charset:
         meta["charset"] = charset
@@ -215,7 +229,7 @@ def probe(task: IngestTask, start: int, stop: int) -> None:
         if number >= stop:
             return
         if number >= start and number not in task.skip and isinstance(entry.content, Record):
-            row_of(entry, entry.content, None)
+            row_of(entry, entry.content, None, extractor_name=task.extractor)
 
 
 def without(task: IngestTask, numbers: tuple[int, ...]) -> IngestTask:
@@ -251,7 +265,7 @@ def _write(task: IngestTask) -> tuple[list[Path], dict[str, Any]]:
             if isinstance(content, Refused):
                 refused.append(_refusal(entry.file, content))
                 continue
-            row = row_of(entry, content, task.license, task.declared_languages)
+            row = row_of(entry, content, task.license, task.declared_languages, task.extractor)
             num_documents += 1
             num_bytes += writer.add(row)
             declared[row["lang"] or "none"] += 1

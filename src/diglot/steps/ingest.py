@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 FIELDS = ("text", "html", "url", "lang", "date", "license", "id", "title")
 SPLIT = frozenset({"warc", "wat", "jsonl", "parquet"})  # formats whose large files are read in parts
+EXTRACTORS = ("diglot", "resiliparse", "trafilatura")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +54,9 @@ class IngestConfig:
     span_bytes: a WARC, plain JSON lines or Parquet file above this size is read in parts, each a shard, so that
         several workers share it.
     max_document_bytes: larger pages are refused as `too_large`.
+    extractor: of main text from HTML: `diglot`, `resiliparse` (its main-content mode) or `trafilatura` (slow; needs
+        diglot[precise]); one name, or names by glob over the source's name: {"*": diglot, "news-*": trafilatura}.
+        The longest glob that matches wins.
     languages_declared: note the language that pages, fields and addresses declare.
     """
 
@@ -67,9 +71,13 @@ class IngestConfig:
     shard_bytes: int = 16 << 20
     span_bytes: int = 64 << 20
     max_document_bytes: int = 16 << 20
+    extractor: str | dict[str, str] = "diglot"
     languages_declared: bool = True
 
     def __post_init__(self) -> None:
+        for name in self.extractor.values() if isinstance(self.extractor, dict) else [self.extractor]:
+            if name not in EXTRACTORS:
+                raise unknown("extractor", name, EXTRACTORS)
         if not self.specs:
             raise ConfigError("ingest has no source. Set source: to a folder, file, URL or debian:PACKAGE.")
         for name in ("max_documents", "max_files", "shard_bytes", "span_bytes", "max_document_bytes"):
@@ -159,12 +167,14 @@ def observe(config: IngestConfig, recipe_dir: Path, store: Path) -> dict[str, An
 
 def plan(found: Found, config: IngestConfig, folder: Path) -> list[IngestTask]:
     """Shards of about `shard_bytes` of input each, by source, files in order. A larger file is a shard of its own."""
+    from diglot.corpus.extractors import extractor, extractor_of
     from diglot.corpus.ingestion import IngestTask
     from diglot.corpus.read.record import Limits
 
     tasks = []
     for name, source in sorted(found.sources.items()):
-        fields = config.fields_of(name)
+        fields, by = config.fields_of(name), extractor_of(name, config.extractor)
+        extractor(by)  # a missing package stops the step here and not in its workers
         files = [replace(file, fields=fields) for file in found.files if file.source == name]
         groups = [part for group in _grouped(files, config.shard_bytes) for part in _spans(group, config.span_bytes)]
         for number, group in enumerate(groups):
@@ -176,6 +186,7 @@ def plan(found: Found, config: IngestConfig, folder: Path) -> list[IngestTask]:
                 limits=Limits(max_document_bytes=config.max_document_bytes),
                 part_bytes=config.shard_bytes,
                 declared_languages=config.languages_declared,
+                extractor=by,
             )
             tasks.append(task)
     return tasks

@@ -1,0 +1,126 @@
+"""Which program takes the main text out of a source's pages: `diglot`, `resiliparse` or `trafilatura`.
+
+`diglot` (`diglot.corpus.extract`) is the default: it keeps headings, lists, definitions, tables and code apart, which
+the steps behind it read, and has the best agreement with gold text in both languages (docs/decisions/004).
+`resiliparse` is that library's own main-content mode; `trafilatura` the one to try for articles with much around them,
+about a tenth as fast, with a time limit for each page.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fnmatch
+import functools
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from diglot.core.errors import ConfigError
+from diglot.corpus.extract import Extracted, extract
+
+DEFAULT = "diglot"
+TIME_LIMIT_S = 20.0  # of trafilatura for one page; its median is 0.02, but some pages keep it busy for minutes
+
+
+def extractor(name: str) -> Callable[[str], Extracted]:
+    """The function of an extractor. Raises ConfigError where its package is missing."""
+    if name == "trafilatura":
+        _trafilatura()
+    return EXTRACTORS[name]
+
+
+def extractor_of(source: str, setting: str | Mapping[str, str]) -> str:
+    """The extractor of a source: `setting` is one name, or names by glob over the source's name.
+
+    The longest glob that matches wins, so that no result depends on their order; no match is the default.
+
+    >>> extractor_of("news-2024", {"*": "diglot", "news-*": "trafilatura"})
+    'trafilatura'
+    """
+    if isinstance(setting, str):
+        return setting
+    matching = [glob for glob in setting if fnmatch.fnmatchcase(source, glob)]
+    return setting[max(matching, key=lambda glob: (len(glob), glob))] if matching else DEFAULT
+
+
+def with_resiliparse(page: str) -> Extracted:
+    """resiliparse's main content with its defaults."""
+    from resiliparse.extract.html2text import extract_plain_text
+    from resiliparse.parse.html import HTMLTree
+
+    tree = HTMLTree.parse(page)
+    root = tree.document.query_selector("html") if tree.document else None
+    lang = (root.getattr("lang") or root.getattr("xml:lang")) if root else None
+    return Extracted(
+        extract_plain_text(tree, main_content=True), " ".join((tree.title or "").split()) or None, lang or None, 0
+    )
+
+
+def with_trafilatura(page: str) -> Extracted:
+    """trafilatura's text with its defaults; empty with the note `timeout` when it takes longer than TIME_LIMIT_S."""
+    library = _trafilatura()
+    head = _head(page)
+    try:
+        with time_limit(TIME_LIMIT_S):
+            text = library.extract(page)
+    except TimeoutError:
+        return Extracted("", head.title, head.lang, 0, note="timeout")
+    return Extracted(text or "", head.title, head.lang, 0)
+
+
+EXTRACTORS: dict[str, Callable[[str], Extracted]] = {
+    "diglot": extract,
+    "resiliparse": with_resiliparse,
+    "trafilatura": with_trafilatura,
+}
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError in the block when it takes longer. Works in any thread, between two Python instructions."""
+    thread, lock = threading.get_ident(), threading.Lock()
+    state = {"open": True, "fired": False}
+
+    def stop() -> None:
+        with lock:
+            if state["open"]:
+                state["fired"] = True
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(_OutOfTime))
+
+    timer = threading.Timer(seconds, stop)
+    timer.daemon = True
+    timer.start()
+    try:
+        try:
+            yield
+        finally:
+            with lock:
+                state["open"] = False
+            timer.cancel()
+            if state["fired"]:  # it arrives within the next instructions; wait for it here and nowhere else
+                for _ in range(1000):
+                    pass
+    except _OutOfTime:
+        raise TimeoutError(f"took longer than {seconds:g} s") from None
+
+
+class _OutOfTime(BaseException):
+    """Not an Exception, so that a library that catches everything does not swallow it."""
+
+
+@functools.cache
+def _trafilatura() -> Any:
+    try:
+        import trafilatura
+    except ImportError as error:
+        raise ConfigError(
+            "extractor: trafilatura needs a package that is not installed. Run pip install 'diglot[precise]', "
+            "or leave the extractor at diglot."
+        ) from error
+    return trafilatura
+
+
+def _head(page: str) -> Extracted:
+    """Title and declared language, as the default extractor finds them."""
+    return extract(page)
