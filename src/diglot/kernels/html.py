@@ -29,7 +29,7 @@ HEADING, HEAD, PLAIN_END, MATH_PART = 1 << 13, 1 << 14, 1 << 15, 1 << 16
 _ROLES = {
     VOID: "area base basefont bgsound br col embed hr img input keygen link meta param source track wbr",
     BLOCK: "address article aside blockquote body caption center dd details div dl dt fieldset footer form h1 h2 h3 h4 "
-    "h5 h6 header hgroup hr li main nav ol p pre section summary table tbody tfoot thead tr ul",
+    "h5 h6 header hgroup hr li main nav ol p pre section table tbody tfoot thead tr ul",
     BIG: "p h1 h2 h3 h4",
     SKIPPED: "script style iframe template object video audio textarea button select option label noscript svg figure "
     "figcaption nav footer",
@@ -298,13 +298,20 @@ def flush(s, text, blocks, kinds):
 
 
 @part
+def strip_line(s, text):
+    """Without the blank at the end of the open line; it would count where shares of links are taken."""
+    if s[STOP] > s[START] and text[s[STOP] - 1] == 32:
+        s[STOP] -= 1
+        if s[IN_LINK]:
+            s[LINKED] -= 1
+
+
+@part
 def begin_text(s, text, blocks, kinds):
     """Before the first character behind a border of blocks. A lone <br> takes the place of a simple border."""
     if s[MARGIN]:
         if s[MARGIN] > 1 or s[STOP] == s[START] or text[s[STOP] - 1] != LINE_BREAK:
-            if s[IN_LINK] and s[STOP] > s[START] and text[s[STOP] - 1] == 32:
-                s[STOP] -= 1
-                s[LINKED] -= 1
+            strip_line(s, text)
             flush(s, text, blocks, kinds)
         s[MARGIN] = 0
     if s[TABS]:
@@ -486,20 +493,19 @@ def start_block(s, text, blocks, kinds, number, role):
     """What the start of a block or link does to the open line. False: give up."""
     if s[IN_PRE]:
         return not (number == P or role & HEADING or number == LI or number == UL or number == OL or number == PRE)
-    if number == PRE:
-        if s[MARGIN] and s[IN_LINK] and s[STOP] > s[START] and text[s[STOP] - 1] == 32:
-            s[STOP] -= 1
-            s[LINKED] -= 1
+    opens = number == PRE or number == P or number == LI or number == UL or number == OL or role & HEADING != 0
+    if opens:
+        if s[MARGIN]:
+            strip_line(s, text)
         tag_line(s, text, blocks, kinds)
+    if number == PRE:
         s[MARGIN] = 0
         s[IN_PRE] = 1
     elif number == P or role & HEADING:
-        tag_line(s, text, blocks, kinds)
         s[MARGIN] = s[SPACE] = s[STRIP] = 0
         if role & HEADING:
             s[LEVEL] = number - H1 + 1
     elif number == UL or number == OL:
-        tag_line(s, text, blocks, kinds)
         s[MARGIN] = s[STRIP] = 0
         s[SPACE] = 1
         if s[DEPTH_OF_LISTS] == MAX_LISTS:
@@ -507,7 +513,6 @@ def start_block(s, text, blocks, kinds, number, role):
         s[LISTS + s[DEPTH_OF_LISTS]] = 0 if number == OL else -1
         s[DEPTH_OF_LISTS] += 1
     elif number == LI:
-        tag_line(s, text, blocks, kinds)
         s[MARGIN] = s[SPACE] = s[STRIP] = 0
         if s[DEPTH_OF_LISTS]:
             last = LISTS + s[DEPTH_OF_LISTS] - 1
@@ -535,6 +540,8 @@ def end_block(s, text, blocks, kinds, number, role):
     if s[IN_PRE]:
         return
     if number == P or role & HEADING:
+        if s[IN_LINK] and s[STOP] > s[START]:
+            s[LINKED] += 2 * s[DEPTH_OF_LISTS]  # resiliparse indents this end tag
         tag_line(s, text, blocks, kinds)
         if role & HEADING:
             s[LEVEL] = 0
@@ -545,6 +552,7 @@ def end_block(s, text, blocks, kinds, number, role):
             s[DEPTH_OF_LISTS] -= 1
         s[SPACE] = 0
     elif number == LI:
+        strip_line(s, text)
         tag_line(s, text, blocks, kinds)
         s[MARGIN] = 0
         s[SPACE] = 1
@@ -1374,6 +1382,8 @@ def read_start_tag(source, tables, names, stack, saved, values, s, text, blocks,
             blank &= k < 0 or source[k] <= 32
         k = s[POSITION]
         if starts_with(source, k, END_LINK):  # an empty one has a start and no end, as in resiliparse
+            if after < 0:
+                return False
             blank = True
             s[POSITION] = k + 4
             s[DEPTH] -= 1
