@@ -7,7 +7,8 @@ Compared: ours (`diglot.corpus.extract`), resiliparse main content with its defa
           with fast=True.
 Reports:  precision, recall and F1 of unit 4-grams against the gold (text units, so that Chinese counts characters;
           marks of Markdown are no units), pooled over the pages of a set, and by language; shares of the labelled
-          segments that were kept and of the unwanted ones that were left; MB of HTML per CPU second, best of the repeats.
+          segments that were kept and of the unwanted ones that were left; MB of HTML per CPU
+          second, best of the repeats.
 """
 
 from __future__ import annotations
@@ -82,7 +83,11 @@ def main() -> None:
         row["megabytes_per_cpu_second"] = size / 1e6 / seconds
         rows.append(row)
         print(table([row], header=len(rows) == 1), flush=True)
-    result = {"host": host().to_dict(), "versions": {n: version(n) for n in ("resiliparse", "trafilatura")}, "rows": rows}
+    result = {
+        "host": host().to_dict(),
+        "versions": {n: version(n) for n in ("resiliparse", "trafilatura")},
+        "rows": rows,
+    }
     if arguments.out:
         arguments.out.write_text(json.dumps(result, indent=1))
 
@@ -128,7 +133,7 @@ def plain(text: str) -> str:
 
 
 def ngrams(text: str) -> Counter[tuple[str, ...]]:
-    """4-grams of lower-case text units that hold a letter, digit or CJK character, so that `|`, `#` and `-` are none."""
+    """4-grams of lower-case text units; units without a letter, digit or CJK character (`|`, `#`, `-`) do not count."""
     found = [unit.lower() for unit in units(plain(text)) if any(c.isalnum() for c in unit)]
     return Counter(zip(*(found[i:] for i in range(NGRAM)), strict=False))
 
@@ -155,7 +160,9 @@ def table(rows: list[dict[str, Any]], header: bool) -> str:
     for row in rows:
         cells = [" / ".join(f"{row[name][key]:.3f}" for key in ("precision", "recall", "f1")) for name in names]
         segments = f"{row['segments']['kept']:.3f} / {row['segments']['left']:.3f}"
-        lines.append(f"| {row['extractor']} | {' | '.join(cells)} | {segments} | {row['megabytes_per_cpu_second']:.1f} |")
+        lines.append(
+            f"| {row['extractor']} | {' | '.join(cells)} | {segments} | {row['megabytes_per_cpu_second']:.1f} |"
+        )
     return "\n".join(lines)
 
 

@@ -1,8 +1,9 @@
 """The main text of an HTML page, with its outline: headings as `#` lines, lists, terms with definitions, code.
 
 A kernel reads the blocks of well-built pages, resiliparse's parser those of all others; what is navigation is decided
-here, over the blocks, by their links. resiliparse's own main-content mode is not used: on the documentation pages of the quickstart it dropped short inline
-text ("synaptic、aptitude" became "synapticaptitude"), headings with a name like `control`, and side boxes.
+here, over the blocks, by their links. resiliparse's own main-content mode is not used: on the documentation pages of
+the quickstart it dropped short inline text ("synaptic、aptitude" became "synapticaptitude"), headings with a name like
+`control`, and side boxes.
 
 Output, one block a line, blocks parted by empty lines, items and table rows by line ends:
 
@@ -43,6 +44,8 @@ HIDDEN_SPAN = re.compile(r"<span[^<>]* hidden\b", re.I)
 HEADING_MARK = re.compile(r"#{1,6}\s")
 SENTENCE_END = re.compile(r"[.!?。！？…][\"'”’」』）)]*$")
 
+HUGE_TAG = re.compile(r"<([a-z][^\s/<>]*)[^<>]{8192,}>", re.I)  # the parser's time is quadratic in a tag's attributes
+
 MAX_HIDDEN = 300  # the time to look through nested hidden elements is more than quadratic in their number
 LINK_RUN = 3  # so many such blocks in a row are a menu or a table of contents
 LABEL_CHARS = 40  # at most, of the line above a menu ("Table of Contents", "相关主题")
@@ -74,7 +77,7 @@ def extract(page: str) -> Extracted:
 
 def parse(page: str, show_alternatives: bool) -> quick.Page:
     """A page by resiliparse's HTML5 parser: the definition of what `quick.read` gives, ten times slower."""
-    tree = HTMLTree.parse(marked(page))
+    tree = HTMLTree.parse(HUGE_TAG.sub(r"<\1>", marked(page)))
     document = tree.document
     assert document is not None
     if show_alternatives:

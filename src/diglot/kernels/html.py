@@ -8,10 +8,11 @@ pages go the slow way, so that both give the same blocks for every page.
 Tag names are compared by their 64-bit FNV-1a hash; `names` lists those that mean something here.
 """
 
+# ruff: noqa: SIM109, SIM905  (comparisons compile faster than memberships of tuples; names read best in one line)
+
 from __future__ import annotations
 
 import functools
-import html
 from html.entities import html5
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ VOID, BLOCK, BIG, SKIPPED, SPECIAL, FORMATTING, CLOSES_P, IMPLIED, SCOPE, RAW, T
 )
 HEADING, HEAD, PLAIN_END, MATH_PART = 1 << 13, 1 << 14, 1 << 15, 1 << 16
 
-_ROLES = {
+ROLES = {
     VOID: "area base basefont bgsound br col embed hr img input keygen link meta param source track wbr",
     BLOCK: "address article aside blockquote body caption center dd details div dl dt fieldset footer form h1 h2 h3 h4 "
     "h5 h6 header hgroup hr li main nav ol p pre section table tbody tfoot thead tr ul",
@@ -39,22 +40,23 @@ _ROLES = {
     "noscript object ol p param plaintext pre script search section select source style summary table tbody td "
     "template textarea tfoot th thead title tr track ul wbr xmp",
     FORMATTING: "a b big code em font i nobr s small strike strong tt u",
-    CLOSES_P: "address article aside blockquote center details dialog dir div dl fieldset figcaption figure footer form "
-    "header hgroup main menu nav ol p search section summary ul h1 h2 h3 h4 h5 h6 pre listing hr li dd dt",
+    CLOSES_P: "address article aside blockquote center details dialog dir div dl fieldset figcaption figure footer "
+    "form header hgroup main menu nav ol p search section summary ul h1 h2 h3 h4 h5 h6 pre listing hr li dd dt",
     IMPLIED: "dd dt li optgroup option p rb rp rt rtc",
     SCOPE: "applet caption html table td th marquee object template",
     RAW: "script style iframe textarea",
     TABLE_PART: "caption col colgroup tbody td tfoot th thead tr",
     TABLE_CONTEXT: "table tbody thead tfoot tr colgroup",
     UNSURE: "plaintext frameset frame image xmp noembed noframes isindex",
-    MATH_PART: "math mrow mi mo mn ms mtext msup msub msubsup mfrac msqrt mroot mtable mtr mtd mlabeledtr mstyle semantics "
-    "annotation mspace mover munder munderover mpadded mphantom menclose mmultiscripts mprescripts none merror mfenced",
+    MATH_PART: "math mrow mi mo mn ms mtext msup msub msubsup mfrac msqrt mroot mtable mtr mtd mlabeledtr mstyle "
+    "semantics annotation mspace mover munder munderover mpadded mphantom menclose mmultiscripts mprescripts none "
+    "merror mfenced",
     HEADING: "h1 h2 h3 h4 h5 h6",
     HEAD: "base basefont bgsound link meta title script style template noscript",
     PLAIN_END: "address article aside blockquote button center details dialog dir div dl fieldset figcaption figure "
     "footer header hgroup listing main menu nav ol pre search section summary ul applet marquee object",
 }
-TAGS = sorted({name for names in _ROLES.values() for name in names.split()} | {"span", "ruby"})
+TAGS = sorted({name for names in ROLES.values() for name in names.split()} | {"span", "ruby"})
 NUMBER = {name: number for number, name in enumerate(TAGS, start=1)}  # 0 is every other tag
 _ID = NUMBER  # short for the constants below, which the kernel reads as literals
 A, ASIDE, BODY, BR, BUTTON, CAPTION, COL, COLGROUP, DD, DT, FORM = (
@@ -87,9 +89,11 @@ B_KIND, B_START, B_STOP, B_LINKED, B_LEVEL, B_MARKER, B_ROW, B_CELL, NUM_COLUMNS
     PENDING, ROWS, IN_ROW, IN_CELL, IN_PRE, NUM_BLOCKS, NUM_LINE_STATES,
 ) = range(20)  # fmt: skip
 # ... and of the page: where reading is, the number of open elements (0 before the body), the place on the stack of the
-# one whose content is skipped, where the hidden word starts that is shown, the end of the last <tr> ... and the place of
-# <math> on the stack.
-POSITION, DEPTH, SKIP, SHOWN, ROW_START, FORM_OPEN, HAS_DOCTYPE, HEAD_NOSCRIPT, HAS_TABLES, ALTERNATIVES, IN_MATH = range(20, 31)
+# one whose content is skipped, where the hidden word starts that is shown, the end of the last <tr> ..., and the place
+# of <math> on the stack.
+POSITION, DEPTH, SKIP, SHOWN, ROW_START, FORM_OPEN, HAS_DOCTYPE, HEAD_NOSCRIPT, HAS_TABLES, ALTERNATIVES, IN_MATH = (
+    range(20, 31)
+)
 LISTS, NUM_STATES = 32, 32 + 101  # from LISTS on the number of the last item of each open list; -1 for bullets
 # Columns of the stack of open elements.
 NUMBER_OF, ONLY_HIDDEN, LAST_HIDDEN, NUM_STACK_COLUMNS = range(4)
@@ -122,8 +126,9 @@ XHTML = _bytes("-//w3c//dtd xhtml 1")
 
 
 class Tables(NamedTuple):
-    """names, numbers: open addressing by tag hash; role_of: bits by number; skips: by hash of ".class", "#id", "[role=..." ...;
-    entities: by hash of the name, with their UTF-8; kinds: what Python's `re` calls word, blank and digit."""
+    """names, numbers: open addressing by tag hash; role_of: bits by number; skips: by hash of a value of class, id, role
+    or aria-hidden; attributes: by hash of the name; entities: by hash of the name, with their UTF-8; kinds: what Python's
+    `re` calls word, blank and digit."""
 
     names: Any
     numbers: Any
@@ -611,8 +616,6 @@ def starts_with(source, position, name):
     return True
 
 
-
-
 @part
 def behind(source, position):
     """The position behind the next `>`, or the end."""
@@ -624,7 +627,9 @@ def behind(source, position):
 @part
 def tables_context(number):
     """Whether text and ordinary tags do not belong right into this element."""
-    return number == TABLE or number == TBODY or number == THEAD or number == TFOOT or number == TR or number == COLGROUP
+    return (
+        number == TABLE or number == TBODY or number == THEAD or number == TFOOT or number == TR or number == COLGROUP
+    )
 
 
 @part
@@ -797,21 +802,25 @@ def open_table(keys: list[int], size: int) -> tuple[Any, list[int]]:
 
 
 _DRAWING = (
-    "a animate animatemotion animatetransform circle clippath defs desc ellipse feblend fecolormatrix fecomponenttransfer "
-    "fecomposite feconvolvematrix fediffuselighting fedisplacementmap fedropshadow feflood fefunca fefuncb fefuncg fefuncr "
-    "fegaussianblur feimage femerge femergenode femorphology feoffset fepointlight fespecularlighting fespotlight fetile "
-    "feturbulence filter g image line lineargradient marker mask metadata path pattern polygon polyline radialgradient "
-    "rect set stop style switch symbol text textpath tspan use view"
+    "a animate animatemotion animatetransform circle clippath defs desc ellipse feblend fecolormatrix "
+    "fecomponenttransfer fecomposite feconvolvematrix fediffuselighting fedisplacementmap fedropshadow feflood "
+    "fefunca fefuncb fefuncg fefuncr fegaussianblur feimage femerge femergenode femorphology feoffset "
+    "fepointlight fespecularlighting fespotlight fetile feturbulence filter g image line lineargradient marker "
+    "mask metadata path pattern polygon polyline radialgradient rect set stop style switch symbol text textpath "
+    "tspan use view"
 )
 DRAWING, _ = open_table([tag_hash(name) for name in _DRAWING.split()], 256)
 
 
 @functools.cache
 def tables(skip: tuple[str, ...]) -> Tables:
-    """The tables of `read_page`. skip: the CSS selectors of what is no main text: tags, `.class`, `#id`, `[attribute=value]`;
-    `[hidden]`, `body > header` and `body > aside` are always skipped."""
+    """The tables of `read_page`.
+
+    skip: the CSS selectors of what is no main text: tags, `.class`, `#id`, `[attribute=value]`; `[hidden]`, `body > header`
+    and `body > aside` are always skipped.
+    """
     roles = dict.fromkeys(TAGS, 0)
-    for role, listed in _ROLES.items():
+    for role, listed in ROLES.items():
         for name in listed.split():
             roles[name] |= role
     skips = []
@@ -1457,8 +1466,7 @@ def read_page(source, tables, has_tables, show_alternatives, text, blocks, facts
             sound = read_text(source, tables, stack, s, text, blocks)
         if not sound:
             return -1 - position
-    if s[IN_PRE]:
-        add_block(s, blocks, CODE, s[START], s[STOP], 0, 0, NO_MARKER)
-    else:
-        flush(s, text, blocks, tables.kinds)
+    if s[DEPTH]:
+        close_to(1, stack, tables, s, text, blocks, True)
+    flush(s, text, blocks, tables.kinds)
     return s[NUM_BLOCKS]
