@@ -126,20 +126,20 @@ XHTML = _bytes("-//w3c//dtd xhtml 1")
 
 
 class Tables(NamedTuple):
-    """names, numbers: open addressing by tag hash; role_of: bits by number; skips: by hash of a value of class, id, role
-    or aria-hidden; attributes: by hash of the name; entities: by hash of the name, with their UTF-8; kinds: what Python's
-    `re` calls word, blank and digit."""
+    """Open addressing by the hash of a name: names with numbers (of tags), skips (values of class, id, role and
+    aria-hidden), attributes with kinds, entities with UTF-8. role_of: bits by number of the tag. kinds: what
+    Python's `re` calls word, blank and digit. implied: hashes of tbody, colgroup and tr."""
 
     names: Any
     numbers: Any
-    role_of: Any  # by number
+    role_of: Any
     skips: Any
     attributes: Any
     attribute_kinds: Any
     entities: Any
     entity_text: Any
     kinds: Any
-    implied: Any  # hashes of tbody, colgroup and tr
+    implied: Any
 
 
 @part
@@ -816,8 +816,8 @@ DRAWING, _ = open_table([tag_hash(name) for name in _DRAWING.split()], 256)
 def tables(skip: tuple[str, ...]) -> Tables:
     """The tables of `read_page`.
 
-    skip: the CSS selectors of what is no main text: tags, `.class`, `#id`, `[attribute=value]`; `[hidden]`, `body > header`
-    and `body > aside` are always skipped.
+    skip: the CSS selectors of what is no main text: tags, `.class`, `#id` and `[attribute=value]`. `[hidden]`,
+    `body > header` and `body > aside` are always skipped.
     """
     roles = dict.fromkeys(TAGS, 0)
     for role, listed in ROLES.items():
