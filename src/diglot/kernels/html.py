@@ -375,7 +375,7 @@ def put_reference(source, position, stop, tables, s, text, blocks):
             i += 1
         code, digits = 0, 0
         while i < stop:
-            c = source[i]
+            c = np.int64(source[i])
             if 48 <= c <= 57:
                 digit = c - 48
             elif base == 16 and 97 <= (c | 32) <= 102:
