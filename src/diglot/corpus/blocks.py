@@ -23,7 +23,9 @@ LIST_TAG = re.compile(r"</?[uo]l\b[^<>]*>", re.I)
 CELL_TAG = re.compile(r"<t[dh](?:\s[^<>]*)?>", re.I)
 FIRST_CELL_TAG = re.compile(rf"(<tr(?:\s[^<>]*)?>\s*<t[dh](?:\s[^<>]*)?>){CELL}", re.I)
 DEFINITION_TAG = re.compile(r"<(dt|dd)\b[^<>]*>", re.I)
-EMPTY_LINK = re.compile(r"<a\s[^<>]*></a>", re.I)  # resiliparse writes its start and not its end
+# resiliparse writes the start of an element without content and not its end.
+EMPTY_LINK = re.compile(r"<a\s[^<>]*></a>", re.I)
+EMPTY_CODE = re.compile(r"<pre(?:\s[^<>]*)?></pre>", re.I)
 CJK = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]")
 LINE_NUMBERS = re.compile(r"[\d\s]*")  # a gutter that was laid out as a block of its own
 BLANK_LINES = re.compile(r"\A(?:[ \t]*\n)+|(?:\n[ \t]*)+\Z")
@@ -68,6 +70,7 @@ class Block:
 def marked(page: str) -> str:
     """The page with marks before terms, definitions and cells and behind tables."""
     page = EMPTY_LINK.sub("<a></a>", MARKS.sub("", page))
+    page = EMPTY_CODE.sub("<p></p>", page)
     page = DEFINITION_TAG.sub(lambda tag: tag[0] + (TERM if tag[1] in "dtDT" else DEFINITION), page)
     if sum(map(page.count, ("<ul", "<UL", "<ol", "<OL"))) > MAX_LIST_DEPTH and _list_depth(page) > MAX_LIST_DEPTH:
         page = LIST_TAG.sub("<p>", page)
