@@ -11,7 +11,10 @@ from typing import Any
 from diglot.core.errors import InputError
 from diglot.ledger.manifest import NAME, Manifest, read_manifest
 
-ASIDE = ("against", "model")  # slots of another corpus: what this one was compared with, or the classifier that judged it
+ASIDE = (
+    "against",
+    "model",
+)  # slots of another corpus: what this one was compared with, or the classifier that judged it
 
 
 @dataclass(frozen=True)

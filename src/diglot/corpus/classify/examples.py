@@ -21,7 +21,7 @@ from diglot.corpus.classify.training import Example
 from diglot.corpus.ingestion import Entry, row_of
 from diglot.corpus.read.jsonl import read_jsonl
 from diglot.corpus.read.parquet import read_parquet
-from diglot.corpus.read.record import Limits, Record, Refused, SourceFile
+from diglot.corpus.read.record import Limits, Reached, Record, Refused, SourceFile
 
 BATCH = 1024
 LABEL_FIELDS = ("label", "labels", "class")
@@ -69,6 +69,8 @@ class LabelledFiles:
             for record in _read(file):
                 if isinstance(record, Refused):
                     refused[record.reason] += 1
+                elif isinstance(record, Reached):
+                    continue
                 elif (label := _label(record)) is None:
                     refused["no_label"] += 1
                 else:
@@ -119,7 +121,7 @@ def _lines(batch: list[tuple[str, str, str, bool]], text: TextSettings) -> Itera
         yield Example(name, label, line, validation)
 
 
-def _read(file: SourceFile) -> Iterator[Record | Refused]:
+def _read(file: SourceFile) -> Iterator[Record | Refused | Reached]:
     limits = Limits(max_document_bytes=MAX_DOCUMENT_BYTES)
     if file.format == "jsonl":
         return read_jsonl(file, limits)
