@@ -1,9 +1,8 @@
 """The main text of an HTML page, with its outline: headings as `#` lines, lists, terms with definitions, code.
 
-A kernel reads the blocks of well-built pages, resiliparse's parser those of all others; what is navigation is decided
-here, over the blocks, by their links. resiliparse's own main-content mode is not used: on the documentation pages of
-the quickstart it dropped short inline text ("synaptic、aptitude" became "synapticaptitude"), headings with a name like
-`control`, and side boxes.
+resiliparse parses and flattens the page in C++; what is navigation is decided here, over the flattened blocks, by their
+links. Its own main-content mode is not used: on the documentation pages of the quickstart it dropped short inline
+text ("synaptic、aptitude" became "synapticaptitude"), headings with a name like `control`, and side boxes.
 
 Output, one block a line, blocks parted by empty lines, items and table rows by line ends:
 
@@ -24,7 +23,6 @@ from typing import Any
 from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.html import HTMLTree, NodeType
 
-from diglot.corpus import quick
 from diglot.corpus.blocks import Block, joined_rows, marked, read_blocks
 
 # What never is main text: by HTML and ARIA semantics (`header` and `aside` only as page furniture: articles have their
@@ -38,7 +36,6 @@ SKIP = [
     ".linenos", ".linenodiv", ".lineno", ".gutter", ".sr-only", ".visually-hidden", ".skip-link", ".cookie-banner",
     "#sidebar", "#comments", "#respond", ".widget", ".widget-area", ".widget-container", ".sharedaddy",
 ]  # fmt: skip
-SELECTORS = tuple(SKIP)
 
 HIDDEN_SPAN = re.compile(r"<span[^<>]* hidden\b", re.I)
 HEADING_MARK = re.compile(r"#{1,6}\s")
@@ -68,15 +65,6 @@ class Extracted:
 def extract(page: str) -> Extracted:
     """The main text of a page. Empty when there is none; never fails on malformed HTML."""
     show_alternatives = 0 < page.count("hidden") <= MAX_HIDDEN and HIDDEN_SPAN.search(page) is not None
-    found = quick.read(page, SELECTORS, show_alternatives) or parse(page, show_alternatives)
-    blocks = joined_rows(found.blocks)
-    main = main_blocks(blocks)
-    dropped = sum(len(block.text) for block in blocks) - sum(len(block.text) for block in main)
-    return Extracted(render(main), " ".join(found.title.split()) or None, found.lang, dropped)
-
-
-def parse(page: str, show_alternatives: bool) -> quick.Page:
-    """A page by resiliparse's HTML5 parser: the definition of what `quick.read` gives, ten times slower."""
     tree = HTMLTree.parse(HUGE_TAG.sub(r"<\1>", marked(page)))
     document = tree.document
     assert document is not None
@@ -85,9 +73,12 @@ def parse(page: str, show_alternatives: bool) -> quick.Page:
     flat = extract_plain_text(
         tree, preserve_formatting="minimal_html", links=True, alt_texts=False, list_bullets=True, skip_elements=SKIP
     )
+    blocks = joined_rows(read_blocks(flat))
+    main = main_blocks(blocks)
     root = document.query_selector("html")
     declared = (root.getattr("lang") or root.getattr("xml:lang")) if root else None
-    return quick.Page(read_blocks(flat), tree.title or "", declared or None)
+    dropped = sum(len(block.text) for block in blocks) - sum(len(block.text) for block in main)
+    return Extracted(render(main), " ".join((tree.title or "").split()) or None, declared or None, dropped)
 
 
 def main_blocks(blocks: list[Block]) -> list[Block]:

@@ -32,12 +32,6 @@ def kernel(function: Callable[..., Any]) -> Any:
         config.CACHE_DIR = before
 
 
-def part(function: Callable[..., Any]) -> Any:
-    """Decorator: compiled with the kernels that call it and never called from Python, which halves the compile time."""
-    options: dict[str, Any] = {"nogil": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    return numba.njit(**options)(function)
-
-
 @functools.cache
 def cache_folder() -> Path:
     """Where compiled kernels are kept: `NUMBA_CACHE_DIR`, else the user's cache, else a private temporary folder."""
