@@ -9,7 +9,7 @@ import pytest
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def shared() -> Path:
     """The shared data beside the checkout (real pages, prose, truth files); the test is skipped where it is missing."""
     if not SHARED.is_dir():

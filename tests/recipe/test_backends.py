@@ -43,18 +43,14 @@ pytestmark = [pytest.mark.slow, pytest.mark.shared, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def corpus(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Path:
     """Real documentation, speeches and recipes in both languages, with copies of some of them; and the recipe file."""
-    from conftest import SHARED
-
-    if not SHARED.is_dir():
-        pytest.skip(f"needs the shared data folder at {SHARED}")
     folder = tmp_path_factory.mktemp("corpus")
     for lang, names in FILES.items():
         for name in names:
             lines, size = [], 0
             with (
-                (SHARED / "pretrain" / lang / f"{name}.jsonl.zst").open("rb") as packed,
+                (shared / "pretrain" / lang / f"{name}.jsonl.zst").open("rb") as packed,
                 zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(packed) as stream,
             ):
                 for line in io.BufferedReader(stream):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from diglot.corpus.decontaminate.scan import ShardTask, Verdict
 
 MAX_COMMON_LISTED = 20
+ALARM_SHARE = 0.2  # of the documents; a leak of benchmarks is far smaller
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,11 +114,15 @@ def decontaminate(config: DecontaminateConfig, context: StepContext) -> dict[str
     reasons = {rule: sum(one["reasons"][rule] for one in judged) for rule in verdict.rules}
     assert dropped == sum(reasons.values())
     assert documents == sum(one["documents"] for one in read)
+    alarms = _alarms(documents, reasons)
+    for alarm in alarms:
+        context.progress.say(f"{context.step}: {alarm}")
     seconds["judge"] = time.monotonic() - started - sum(seconds.values())
     return {
         "documents": documents,
         "kept": documents - dropped,
         "dropped": reasons,
+        "alarms": alarms,
         "bytes": sum(one["bytes"] for one in judged),
         "bytes_dropped": sum(one["bytes_dropped"] for one in judged),
         "sources": _by_source(judged),
@@ -176,6 +181,16 @@ def _prepare(config: DecontaminateConfig, context: StepContext) -> tuple[Index, 
     return index, [
         ShardTask(corpus=corpus, shard=shard, out=context.out, index=path, index_key=key, split=split)
         for shard in shards(corpus.upstream("ingest"))
+    ]
+
+
+def _alarms(documents: int, reasons: Mapping[str, int]) -> list[str]:
+    """A sentence for a rule that drops so much that the corpus repeats itself rather than its benchmarks."""
+    return [
+        f"{rule} dropped {number / documents:.0%} of {documents:,} documents, more than {ALARM_SHARE:.0%}: they repeat "
+        "each other. Look at contamination.json, and raise the coverage or take the step out."
+        for rule, number in reasons.items()
+        if documents and number > ALARM_SHARE * documents
     ]
 
 
