@@ -98,13 +98,7 @@ def run_recipe(
             return artifacts
         else:
             progress.say(f"  {name:<12} {planned.status}s   {planned.artifact.fingerprint}")
-            try:
-                seconds = _build(planned, recipe, workers, progress, backend)
-            except _BusyError:
-                if share is None:
-                    raise
-                progress.say(f"  {name:<12} is completed by another share")
-                return artifacts
+            seconds = _build(planned, recipe, workers, progress, backend, wait=share is not None)
             progress.say(f"  {name:<12} done in {seconds:.1f} s")
         artifacts[name] = planned.artifact
         _link(folder / name, planned.artifact.path)
@@ -131,10 +125,15 @@ class _BusyError(DiglotError):
     """Another process holds the lock of an artifact."""
 
 
-def _build(planned: PlannedStep, recipe: Recipe, workers: int, progress: Progress, backend: Backend | None) -> float:
-    """Run one step and write its manifest. Returns the seconds of this attempt."""
+def _build(
+    planned: PlannedStep, recipe: Recipe, workers: int, progress: Progress, backend: Backend | None, *, wait: bool
+) -> float:
+    """Run one step and write its manifest. Returns the seconds of this attempt.
+
+    wait: for other processes to let go: shares whose last shards are finished do so in a moment.
+    """
     step, folder = planned.step, planned.artifact.path
-    with _lock(folder):
+    with _lock(folder, wait=wait):
         if planned.artifact.is_complete:  # by another process, since the plan was made
             return 0.0
         remove_partial_files(folder)  # of a killed attempt
@@ -234,14 +233,14 @@ def _explained(planned: PlannedStep) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _lock(folder: Path, *, shared: bool = False) -> Iterator[None]:
+def _lock(folder: Path, *, shared: bool = False, wait: bool = False) -> Iterator[None]:
     """One builder per artifact, or any number of shares of it; the lock falls with the process that holds it."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / ".lock"
     while True:
         with path.open("a") as stream:
             try:
-                fcntl.flock(stream, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+                fcntl.flock(stream, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
             except OSError:
                 raise _BusyError(
                     f"another process is building {folder}. Wait for it, or stop it and run again."
