@@ -178,10 +178,11 @@ def _compare(
 
 def _timed(work: Callable[[], None]) -> tuple[float, float]:
     """CPU seconds of this process and its ended children, and wall seconds."""
-    before, started = os.times(), time.perf_counter()
+    cpu, children, started = time.process_time(), os.times(), time.perf_counter()
     work()
-    after = os.times()
-    return sum(after[:4]) - sum(before[:4]), time.perf_counter() - started
+    ended = os.times()
+    of_children = ended.children_user + ended.children_system - children.children_user - children.children_system
+    return time.process_time() - cpu + of_children, time.perf_counter() - started
 
 
 def _peer(python: Path, job: str, folder: Path, work: Path, language: str) -> float:
