@@ -120,7 +120,7 @@ def _rows(arguments: argparse.Namespace, work: Path) -> Any:
     if "warc" in arguments.jobs:
         yield _warc(data / "pretrain" / "warc" / "mixed-00000.warc.gz", arguments, work)
     if "sift" in arguments.jobs:
-        yield _sift(whole["en"], arguments.rounds)
+        yield _sift(whole["zh"], arguments.rounds)
     if "scaling" in arguments.jobs:
         yield _scaling(whole["zh"], arguments.rounds, work)
 
