@@ -11,7 +11,7 @@ import pytest
 
 from diglot.core.errors import ConfigError
 from diglot.corpus import extractors
-from diglot.corpus.extractors import extractor, extractor_of, time_limit
+from diglot.corpus.extractors import extractor, extractor_of, within
 from diglot.corpus.ingestion import Entry, row_of
 from diglot.corpus.read.record import Record, SourceFile
 from diglot.steps.ingest import EXTRACTORS, IngestConfig
@@ -75,9 +75,21 @@ def test_a_page_that_keeps_trafilatura_busy_is_given_up_with_a_note(monkeypatch)
     assert (found.text, found.note, found.title) == ("", "timeout", "T")
 
 
-def test_nothing_is_left_of_a_time_limit_that_was_kept():
-    for _ in range(50):
-        with time_limit(0.005):
-            pass
+def test_a_time_limit_that_ends_with_its_work_raises_there_or_not_at_all():
+    """Work that takes as long as its limit: the timer's error must come as TimeoutError or never, and not later."""
+    outcomes = set()
+    for number in range(200):
+        try:
+            outcomes.add(within(0.004, spin, 0.0005 + number % 10 * 8e-4))
+        except TimeoutError:
+            outcomes.add("late")
     time.sleep(0.02)  # an error that is still to come would come here
+    assert outcomes == {"done", "late"}
     assert not [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
+
+
+def spin(seconds: float) -> str:
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        pass
+    return "done"

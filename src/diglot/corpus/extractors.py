@@ -8,16 +8,17 @@ about a tenth as fast, with a time limit for each page.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import fnmatch
 import functools
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from diglot.core.errors import ConfigError
 from diglot.corpus.extract import Extracted, extract
+
+R = TypeVar("R")
 
 DEFAULT = "diglot"
 TIME_LIMIT_S = 20.0  # of trafilatura for one page; its median is 0.02, but some pages keep it busy for minutes
@@ -62,8 +63,7 @@ def with_trafilatura(page: str) -> Extracted:
     library = _trafilatura()
     head = _head(page)
     try:
-        with time_limit(TIME_LIMIT_S):
-            text = library.extract(page)
+        text = within(TIME_LIMIT_S, library.extract, page)
     except TimeoutError:
         return Extracted("", head.title, head.lang, 0, note="timeout")
     return Extracted(text or "", head.title, head.lang, 0)
@@ -76,9 +76,11 @@ EXTRACTORS: dict[str, Callable[[str], Extracted]] = {
 }
 
 
-@contextlib.contextmanager
-def time_limit(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError in the block when it takes longer. Works in any thread, between two Python instructions."""
+def within(seconds: float, function: Callable[..., R], *arguments: Any) -> R:
+    """`function(*arguments)`. Raises TimeoutError when it takes longer; works in any thread, between two instructions.
+
+    All of it stands in one frame, so that the error of the timer, wherever it arrives, is caught here.
+    """
     thread, lock = threading.get_ident(), threading.Lock()
     state = {"open": True, "fired": False}
 
@@ -90,10 +92,10 @@ def time_limit(seconds: float) -> Iterator[None]:
 
     timer = threading.Timer(seconds, stop)
     timer.daemon = True
-    timer.start()
     try:
         try:
-            yield
+            timer.start()
+            return function(*arguments)
         finally:
             with lock:
                 state["open"] = False

@@ -43,7 +43,8 @@ AREA = rb"(?!8(?:00|33|44|55|66|77|88))[2-9]\d{2}"  # North America, without tol
 PHONES = tuple(
     re.compile(pattern)
     for pattern in (
-        rb"(?<!\d)(?<!\d\.)\+(?!\d{4}-\d\d-\d\d\b)\d{1,3}(?:[ .-]?\(?\d{1,4}\)?){2,5}(?!\d)",  # +86 138 0013 8000, +1 (212) 555-0142
+        # +86 138 0013 8000, +1 (212) 555-0142, but not +2024-12-06
+        rb"(?<!\d)(?<!\d\.)\+(?!\d{4}-\d\d-\d\d\b)\d{1,3}(?:[ .-]?\(?\d{1,4}\)?){2,5}(?!\d)",
         BEFORE + rb"1[3-9]\d(?:\d{8}|[ -]\d{4}[ -]\d{4})" + AFTER,  # mobile, China
         BEFORE + rb"0(?:10|2\d|[3-9]\d{2})-\d{7,8}" + AFTER,  # with area code, China
         BEFORE + rb"\(0(?:10|2\d|[3-9]\d{2})\) ?\d{7,8}" + AFTER,
