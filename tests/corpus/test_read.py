@@ -141,6 +141,32 @@ def test_parquet_rows_are_read_as_json_lines_are_and_a_damaged_file_is_refused(t
     assert outcomes(path, "parquet") == ["corrupt"]
 
 
+def test_dates_that_python_cannot_hold_do_not_stop_a_table_and_others_are_read(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    times = pa.array([0, 2**61], pa.timestamp("us"))
+    pq.write_table(pa.table({"text": ["one", "two"], "date": times}), tmp_path / "d.parquet")
+    first, second = read_path(tmp_path / "d.parquet", "parquet")
+    assert isinstance(first, Record)
+    assert isinstance(second, Record)
+    assert (first.date or "").startswith("1970-01-01")
+    assert second.content == "two"
+
+
+def test_a_byte_order_mark_costs_no_document_and_numbers_that_json_lacks_no_metadata(tmp_path):
+    path = tmp_path / "d.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"text": "one", "score": NaN, "rank": 2.5}\n')
+    (record,) = read_path(path, "jsonl")
+    assert isinstance(record, Record)
+    assert record.meta == {"rank": 2.5}
+
+
+def test_hidden_folders_are_no_source(tmp_path):
+    tree(tmp_path, "a/b.txt", ".git/notes.txt", "a/.cache/c.txt")
+    assert [file.container for file in sources(str(tmp_path), base=tmp_path).files] == ["b.txt"]
+
+
 def tree(root: Path, *names: str) -> Path:
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)

@@ -119,6 +119,26 @@ def test_bad_rows_are_refused_one_by_one_and_a_stray_quote_costs_its_line_only(t
     assert entries(path)[4].content == '5" pipe'
 
 
+def test_a_row_above_the_limit_is_one_refusal_and_not_a_document_for_each_of_its_lines(tmp_path):
+    path = tmp_path / "d.csv"
+    long = "\n".join(f"prose line {n}, with one comma" for n in range(5_000))
+    path.write_text(f'text,url\n"{long}",u\nlast,v\n')
+    assert len(long) > LIMITS.max_document_bytes
+    assert fates(path) == ["too_large", "document"]
+
+
+def test_the_header_says_where_quotes_open_and_stray_ones_take_linear_time(tmp_path):
+    import time
+
+    path = tmp_path / "d.csv"
+    path.write_text('text,url\nHe said;"hello,http://a\nnext,http://b\nthird,http://c\n')
+    assert fates(path) == ["document"] * 3
+    path.write_text("text,url\n" + '"a","b\n' * 20_000)
+    started = time.process_time()
+    assert set(fates(path)) <= {"unclosed_quote", "wrong_fields", "document"}
+    assert time.process_time() - started < 5
+
+
 def test_tables_in_a_legacy_encoding_are_decoded_and_utf_16_is_refused(tmp_path):
     path = tmp_path / "d.csv"
     table = "text,title\n" + "".join(f"第{n}段：这是一篇用国标编码保存的中文文章。,题目\n" for n in range(50))
@@ -296,6 +316,7 @@ def test_a_page_that_declares_entities_is_refused_and_does_not_grow(tmp_path):
 @pytest.mark.parametrize(
     "source",
     ["{{" * 50_000, "[[" * 50_000, "<ref>" * 20_000, "{|" * 50_000, "<!--" * 50_000, "-{" * 50_000, "<math>" * 20_000,
+     "[http://" + "a" * 200_000, "[mailto:" + "a" * 200_000, "<ref>/>" * 20_000, "<ref></x>" * 20_000,
      "[http://a " * 20_000, "'" * 50_000, "=" * 50_000, "(" * 50_000, "<" * 50_000, "[[a|" * 20_000 + "]]" * 20_000],
 )  # fmt: skip
 def test_malformed_wikitext_takes_linear_time(source):
@@ -412,6 +433,18 @@ def test_members_of_a_tar_archive_are_read_as_files_and_no_name_leads_out(tmp_pa
     assert {p.name for p in tmp_path.rglob("*") if p.is_file()} == {path.name}
     path.write_bytes(PACK[suffix](packed.getvalue()[:2000]))
     assert fates(path)[-1] in ("truncated", "corrupt")
+    damaged = bytearray(packed.getvalue())
+    damaged[1024 + 150] ^= 1  # the checksum of the second member, which tarfile takes for the end
+    path.write_bytes(PACK[suffix](bytes(damaged)))
+    assert fates(path) == ["document", "corrupt"]
+    path.write_bytes(PACK[suffix](packed.getvalue()[: 1024 + 300]))  # inside that header
+    assert fates(path)[-1] in ("truncated", "corrupt")
+
+
+@pytest.mark.parametrize("name", ["a.warc.bz2", "a.wat.xz", "a.parquet.gz"])
+def test_a_compression_that_a_reader_does_not_know_is_named(tmp_path, name):
+    (tmp_path / name).write_bytes(b"x")
+    assert fates(tmp_path / name) == ["unsupported_compression"]
 
 
 def test_every_reader_refuses_an_empty_file_or_says_nothing_but_never_fails(tmp_path):

@@ -526,6 +526,19 @@ def test_runtime_facts_are_no_part_of_the_result():
     assert not STEP.draws_random_numbers
 
 
+def test_half_a_character_in_a_page_stops_no_run(tmp_path):
+    (tmp_path / "d.jsonl").write_text('{"html": "<p>half \\ud800 a character, and a sentence after it.</p>"}\n')
+    for extractor in ("diglot", "resiliparse", "trafilatura"):
+        run(tmp_path / "d.jsonl", tmp_path / extractor, extractor=extractor)
+        assert len(rows(tmp_path / extractor)) == 1
+
+
+def test_of_two_maps_of_fields_the_more_specific_counts_whatever_the_order():
+    maps = {"*": {"text": "post"}, "news*": {"text": "body"}}
+    for fields in (maps, dict(reversed(maps.items()))):
+        assert IngestConfig(source="x", fields=fields).fields_of("news-1") == (("text", "body"),)
+
+
 def test_named_sources_tell_files_of_one_name_apart(tmp_path):
     for lang, text in (("en", "one"), ("zh", "一")):
         (tmp_path / lang).mkdir()

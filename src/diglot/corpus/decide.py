@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from diglot.core.errors import ConfigError, InputError
+from diglot.core.patterns import most_specific
 from diglot.core.storage import read_json, write_json
 from diglot.corpus.policy import Policy, parse_policy
 from diglot.corpus.tables import DECISION, Shard, attribute_folder, column_names, read_table
@@ -50,7 +50,7 @@ class Policies:
     """Which policy judges which documents.
 
     default: by language, in the order in which the languages are wanted.
-    by_source: (pattern of source names, policies by language); the first pattern that fits replaces, for the languages
+    by_source: (pattern of source names, policies by language); the most specific that fits replaces, for the languages
         it names, the default. Books and verse are not web pages: MAP-Neo too set its limits anew for each source.
     """
 
@@ -59,8 +59,9 @@ class Policies:
 
     def of(self, source: str) -> dict[str, Policy]:
         """The policies of one source, by language."""
-        own = next((policies for pattern, policies in self.by_source if fnmatchcase(source, pattern)), {})
-        return {**self.default, **own}
+        own = dict(self.by_source)
+        pattern = most_specific(source, own)
+        return {**self.default, **(own[pattern] if pattern is not None else {})}
 
     def all(self) -> list[Policy]:
         """Every policy, those of the default first."""
@@ -72,7 +73,7 @@ class Policies:
         def rules(policies: Mapping[str, Policy]) -> dict[str, Any]:
             return {language: policy.deciding() for language, policy in policies.items()}
 
-        own = {"by_source": [[pattern, rules(policies)] for pattern, policies in self.by_source]}
+        own = {"by_source": {pattern: rules(policies) for pattern, policies in self.by_source}}
         return {**rules(self.default), **(own if self.by_source else {})}
 
     def write(self, folder: Path) -> None:
@@ -99,8 +100,9 @@ def stored_policies(folder: Path, source: str) -> Mapping[str, Any]:
     """The policies of one source as a select step stored them, by language: the fields of `Policy.to_dict`."""
     path = folder / "policies.json"
     default = read_json(path) if path.exists() else {}
-    fitting = (entry["policies"] for entry in _stored_by_source(folder) if fnmatchcase(source, entry["source"]))
-    return {**default, **next(fitting, {})}
+    own = {entry["source"]: entry["policies"] for entry in _stored_by_source(folder)}
+    pattern = most_specific(source, own)
+    return {**default, **(own[pattern] if pattern is not None else {})}
 
 
 class Judged(NamedTuple):

@@ -65,7 +65,7 @@ class Extracted:
 def extract(page: str) -> Extracted:
     """The main text of a page. Empty when there is none; never fails on malformed HTML."""
     show_alternatives = 0 < page.count("hidden") <= MAX_HIDDEN and HIDDEN_SPAN.search(page) is not None
-    tree = HTMLTree.parse(HUGE_TAG.sub(r"<\1>", marked(page)))
+    tree = parse(marked(page))
     document = tree.document
     assert document is not None
     if show_alternatives:
@@ -75,10 +75,21 @@ def extract(page: str) -> Extracted:
     )
     blocks = joined_rows(read_blocks(flat))
     main = main_blocks(blocks)
-    root = document.query_selector("html")
-    declared = (root.getattr("lang") or root.getattr("xml:lang")) if root else None
+    title, lang = head(tree)
     dropped = sum(len(block.text) for block in blocks) - sum(len(block.text) for block in main)
-    return Extracted(render(main), " ".join((tree.title or "").split()) or None, declared or None, dropped)
+    return Extracted(render(main), title, lang, dropped)
+
+
+def parse(page: str) -> HTMLTree:
+    """The tree of a page, in bounded time: tags of more than eight thousand characters lose their attributes."""
+    return HTMLTree.parse(HUGE_TAG.sub(r"<\1>", page))
+
+
+def head(tree: HTMLTree) -> tuple[str | None, str | None]:
+    """Title, and language as the page declares it."""
+    root = tree.document.query_selector("html") if tree.document else None
+    lang = (root.getattr("lang") or root.getattr("xml:lang")) if root else None
+    return " ".join((tree.title or "").split()) or None, lang or None
 
 
 def main_blocks(blocks: list[Block]) -> list[Block]:

@@ -9,14 +9,14 @@ about a tenth as fast, with a time limit for each page.
 from __future__ import annotations
 
 import ctypes
-import fnmatch
 import functools
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from diglot.core.errors import ConfigError
-from diglot.corpus.extract import Extracted, extract
+from diglot.core.patterns import most_specific
+from diglot.corpus.extract import Extracted, extract, head, parse
 
 R = TypeVar("R")
 
@@ -34,39 +34,35 @@ def extractor(name: str) -> Callable[[str], Extracted]:
 def extractor_of(source: str, setting: str | Mapping[str, str]) -> str:
     """The extractor of a source: `setting` is one name, or names by glob over the source's name.
 
-    The longest glob that matches wins, so that no result depends on their order; no match is the default.
+    Of several globs the most specific wins; no match is the default.
 
     >>> extractor_of("news-2024", {"*": "diglot", "news-*": "trafilatura"})
     'trafilatura'
     """
     if isinstance(setting, str):
         return setting
-    matching = [glob for glob in setting if fnmatch.fnmatchcase(source, glob)]
-    return setting[max(matching, key=lambda glob: (len(glob), glob))] if matching else DEFAULT
+    glob = most_specific(source, setting)
+    return DEFAULT if glob is None else setting[glob]
 
 
 def with_resiliparse(page: str) -> Extracted:
     """resiliparse's main content with its defaults."""
     from resiliparse.extract.html2text import extract_plain_text
-    from resiliparse.parse.html import HTMLTree
 
-    tree = HTMLTree.parse(page)
-    root = tree.document.query_selector("html") if tree.document else None
-    lang = (root.getattr("lang") or root.getattr("xml:lang")) if root else None
-    return Extracted(
-        extract_plain_text(tree, main_content=True), " ".join((tree.title or "").split()) or None, lang or None, 0
-    )
+    tree = parse(page)
+    title, lang = head(tree)
+    return Extracted(extract_plain_text(tree, main_content=True), title, lang, 0)
 
 
 def with_trafilatura(page: str) -> Extracted:
     """trafilatura's text with its defaults; empty with the note `timeout` when it takes longer than TIME_LIMIT_S."""
     library = _trafilatura()
-    head = _head(page)
+    title, lang = head(parse(page))
     try:
         text = within(TIME_LIMIT_S, library.extract, page)
     except TimeoutError:
-        return Extracted("", head.title, head.lang, 0, note="timeout")
-    return Extracted(text or "", head.title, head.lang, 0)
+        return Extracted("", title, lang, 0, note="timeout")
+    return Extracted(text or "", title, lang, 0)
 
 
 EXTRACTORS: dict[str, Callable[[str], Extracted]] = {
@@ -121,8 +117,3 @@ def _trafilatura() -> Any:
             "or leave the extractor at diglot."
         ) from error
     return trafilatura
-
-
-def _head(page: str) -> Extracted:
-    """Title and declared language, as the default extractor finds them."""
-    return extract(page)

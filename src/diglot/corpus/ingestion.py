@@ -129,7 +129,7 @@ def ingest_shard(task: IngestTask) -> dict[str, Any]:
 
 def num_input_bytes(task: IngestTask) -> int:
     """Bytes that the shard's files take, as they are stored."""
-    return sum(file.size for file in task.files)
+    return sum(_size(file) for file in task.files)
 
 
 def refusals_path(out: Path) -> Path:
@@ -152,7 +152,7 @@ def row_of(
     text, charset, undecodable = _text(record)
     lang = language_tag(record.lang)
     if record.is_html:
-        page = extractor(extractor_name)(text)
+        page = extractor(extractor_name)(text if text.isascii() else SURROGATE.sub("\ufffd", text))
         text = page.text
         meta |= {"title": page.title, "charset": charset, "html_lang": page.lang, "dropped_chars": page.dropped_chars}
         if extractor_name != DEFAULT:

@@ -95,7 +95,10 @@ class RayTasks:
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Outcome:
         for _ in range(MAX_LOST_NODES):
-            outcome = self._outcome(self._task.remote(function, arguments))
+            reference = self._task.remote(function, arguments)
+            while not self._ray.wait([reference], timeout=SECONDS_WITHOUT_CPU)[0]:
+                self._require_cpu()
+            outcome = self._outcome(reference)
             if outcome is not None:
                 return outcome
         return Died(None)

@@ -241,7 +241,7 @@ def _lock(folder: Path, *, shared: bool = False, wait: bool = False) -> Iterator
         with path.open("a") as stream:
             try:
                 fcntl.flock(stream, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
-            except OSError:
+            except BlockingIOError:
                 raise _BusyError(
                     f"another process is building {folder}. Wait for it, or stop it and run again."
                 ) from None
@@ -275,8 +275,9 @@ def _record_run(recipe: Recipe, plan: list[PlannedStep], folder: Path) -> None:
         },
     )
     for entry in folder.iterdir():  # links of steps that the recipe no longer has
-        if entry.is_symlink() and entry.name not in {p.step.name for p in plan}:
-            entry.unlink()
+        # names with a dot in front are links that another process is just putting in place
+        if entry.is_symlink() and entry.name[0] != "." and entry.name not in {p.step.name for p in plan}:
+            entry.unlink(missing_ok=True)
 
 
 def _link(link: Path, target: Path) -> None:

@@ -9,7 +9,6 @@ Records read = documents + refused, exactly.
 
 from __future__ import annotations
 
-import fnmatch
 import json
 import time
 from collections import Counter, defaultdict
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diglot.core.errors import ConfigError, InputError, unknown
+from diglot.core.patterns import most_specific
 from diglot.core.progress import Progress
 from diglot.core.storage import atomic_path, write_json
 from diglot.ledger.records import SourceRecord
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from diglot.corpus.read.sources import Found, Source
 
 
-FIELDS = ("text", "html", "url", "lang", "date", "license", "id", "title")
+FIELDS = ("text", "html", "html_b64", "url", "lang", "date", "license", "id", "title")
 SPLIT = frozenset({"warc", "wat", "jsonl", "parquet"})  # formats whose large files are read in parts
 EXTRACTORS = ("diglot", "resiliparse", "trafilatura")
 
@@ -45,7 +45,7 @@ class IngestConfig:
         also compressed; relative paths start at the recipe or, failing that, at the working folder.
     include, exclude: globs over the path of a file within its source, e.g. `*.html`.
     fields: our field name -> that of a dataset, for JSON lines, CSV and Parquet, e.g. `{text: body, url: meta.link}`;
-        or such maps by a glob over source names, e.g. `{"news-*": {text: body}}`, of which the first match counts.
+        or such maps by a glob over source names, e.g. `{"news-*": {text: body}}`, of which the most specific counts.
     cc_base: where the paths of `cc:` lists are: a URL or a folder.
     max_files: take the first so many files of a `cc:` list.
     license: of sources that do not state theirs.
@@ -56,7 +56,7 @@ class IngestConfig:
     max_document_bytes: larger pages are refused as `too_large`.
     extractor: of main text from HTML: `diglot`, `resiliparse` (its main-content mode) or `trafilatura` (slow; needs
         diglot[precise]); one name, or names by glob over the source's name: {"*": diglot, "news-*": trafilatura}.
-        The longest glob that matches wins.
+        The most specific glob wins.
     languages_declared: note the language that pages, fields and addresses declare.
     """
 
@@ -100,10 +100,9 @@ class IngestConfig:
     def fields_of(self, source: str) -> tuple[tuple[str, str], ...]:
         """(our name, its name) of the fields of one source."""
         flat = {ours: theirs for ours, theirs in (self.fields or {}).items() if isinstance(theirs, str)}
-        for glob, names in (self.fields or {}).items():
-            if isinstance(names, dict) and fnmatch.fnmatchcase(source, glob):
-                return tuple(names.items())
-        return tuple(flat.items())
+        maps = {glob: names for glob, names in (self.fields or {}).items() if isinstance(names, dict)}
+        glob = most_specific(source, maps)
+        return tuple(sorted((flat if glob is None else maps[glob]).items()))
 
     @property
     def specs(self) -> list[str]:

@@ -200,11 +200,11 @@ def _heldout(config: MixtureSearchConfig, packed: PackedTokens, group: str, seed
     """Whole held-out documents of a group's streams, in a seeded order of their ids, up to heldout_tokens."""
     import numpy as np
 
+    from diglot.core.patterns import most_specific
     from diglot.core.seeds import derive_seed
-    from diglot.train.mixture import pattern_of
 
     held = {stream.stream: stream for stream in packed.streams("heldout") if stream.num_tokens}
-    mine = [name for name in held if pattern_of(name, config.groups) == group]
+    mine = [name for name in held if most_specific(name, config.groups) == group]
     if not mine:
         raise InputError(
             f"no held-out document fits the group '{group}', so its loss cannot be measured. Raise share_heldout or "

@@ -42,9 +42,7 @@ class SelectConfig:
     policies: Mapping[str, str] = field(
         default_factory=lambda: {"en": "matrix-en", "zh-Hans": "matrix-zh", "zh-Hant": "matrix-zh"}
     )
-    by_source: Mapping[str, Mapping[str, str]] = field(
-        default_factory=dict
-    )  # {"*novels*": {en: books}}: first that fits
+    by_source: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # {"*novels*": {en: books}}
 
     def __post_init__(self) -> None:
         if not self.languages:

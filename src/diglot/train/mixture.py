@@ -14,12 +14,12 @@ and shares below their caps, in proportion to what they have.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Literal
 
 from diglot.core.errors import ConfigError
+from diglot.core.patterns import most_specific
 
 Counts = Literal["tokens", "epochs"]
 UNITS = {"k": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
@@ -134,22 +134,12 @@ def quotas(
     return largest_remainder({name: want / summed for name, want in wanted.items() if want > 0}, num_sequences)
 
 
-def pattern_of(stream: str, patterns: Iterable[str]) -> str | None:
-    """The most specific of the patterns that fit a stream; among equals the first in alphabetical order.
-
-    >>> pattern_of("wiki.en", ["*", "*.en", "wiki.*"])
-    'wiki.*'
-    """
-    fitting = [pattern for pattern in patterns if fnmatchcase(stream, pattern)]
-    return min(fitting, key=lambda pattern: (-len(pattern.replace("*", "").replace("?", "")), pattern), default=None)
-
-
 def pattern_members(mixture: Mapping[str, Entry], sizes: Mapping[str, int]) -> dict[str, list[str]]:
     """The streams that each pattern takes. Raises ConfigError for a pattern without any."""
     names = sorted(name for name, size in sizes.items() if size > 0)
     groups: dict[str, list[str]] = {pattern: [] for pattern in sorted(mixture or ("*",))}
     for name in names:
-        pattern = pattern_of(name, groups)
+        pattern = most_specific(name, groups)
         if pattern is not None:
             groups[pattern].append(name)
     for pattern, members in groups.items():

@@ -13,12 +13,12 @@ from collections.abc import Iterator
 
 from diglot.corpus.charset import decode
 from diglot.corpus.read.compression import decompressed
-from diglot.corpus.read.jsonl import record_of, renamed
+from diglot.corpus.read.jsonl import UTF8_MARK, record_of, renamed
 from diglot.corpus.read.record import Limits, Record, Refused, SourceFile
 
 SAMPLE = 1 << 16  # bytes that show the encoding: UTF-8, or a legacy one in which ASCII stays ASCII
-UTF8_MARK = b"\xef\xbb\xbf"
 DELIMITERS = (",", "\t", ";", "|")
+MAX_LOOK_AHEAD = 4  # times the limit, of all looks for the end of a stray quote in a file
 
 
 def read_csv(file: SourceFile, limits: Limits) -> Iterator[Record | Refused]:
@@ -69,11 +69,12 @@ def _delimiter(header: str) -> str:
 def _rows(lines: Iterator[tuple[bytes, int]], limit: int, delimiter: bytes) -> Iterator[tuple[int, bytes, str | None]]:
     """(offset, row, problem) of every row that is not blank; a quoted field may hold line ends.
 
-    A quote that is not closed within `limit` or by the end of the file is taken for a stray one: its line is refused
-    and the next one starts a row.
+    A row whose quoted field ends within twice the limit is refused as one. A quote that is not closed by then is taken
+    for a stray one: its line is refused and the next one starts a row. Each stray quote costs a look ahead; when
+    those have read MAX_LOOK_AHEAD times the limit, rows are single lines. delimiter: empty until the first row shows it.
     """
     waiting: deque[tuple[bytes, int]] = deque()
-    offset = 0
+    offset = looked_at = 0
     opening = [mark + b'"' for mark in ([delimiter] if delimiter else [d.encode() for d in DELIMITERS])]
 
     def next_line() -> tuple[bytes, int]:
@@ -82,19 +83,25 @@ def _rows(lines: Iterator[tuple[bytes, int]], limit: int, delimiter: bytes) -> I
     while (read := next_line())[0]:
         parts, size = [read], read[1]
         quoted = _ends_quoted(read[0], opening, False)
-        while quoted and size <= limit and (read := next_line())[0]:
+        while quoted and size <= 2 * limit and looked_at <= MAX_LOOK_AHEAD * limit and (read := next_line())[0]:
             parts.append(read)
             size += read[1]
             quoted = _ends_quoted(read[0], opening, True)
-        if quoted or size > limit:
+        if quoted:
+            looked_at += size
             waiting.extendleft(reversed(parts[1:]))
-            yield offset, parts[0][0], "unclosed_quote" if quoted and parts[0][1] <= limit else "too_large"
+            yield offset, parts[0][0], "unclosed_quote" if parts[0][1] <= limit else "too_large"
             offset += parts[0][1]
-        else:
-            row = b"".join(line for line, _ in parts)
-            if row.strip():
-                yield offset, row, None
-            offset += size
+            continue
+        row = b"".join(line for line, _ in parts)
+        if size > limit:
+            yield offset, row[:limit], "too_large"
+        elif row.strip():
+            yield offset, row, None
+            if not delimiter:
+                delimiter = _delimiter(row.decode("utf-8", "replace")).encode()
+                opening = [delimiter + b'"']
+        offset += size
 
 
 def _lines(stream: io.BufferedReader, limit: int) -> Iterator[tuple[bytes, int]]:

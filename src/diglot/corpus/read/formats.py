@@ -37,6 +37,8 @@ READERS = {
 }
 SINGLE = frozenset({"html", "text", "latex"})  # one document a file
 CONTAINERS = frozenset(READERS) - SINGLE
+# Their readers seek in the file, or know its compression themselves: a gzip or zstd member for each record.
+OWN_COMPRESSION = {"warc": (".gz", ".zst"), "wat": (".gz", ".zst"), "parquet": ()}
 
 
 def format_of(name: str) -> str | None:
@@ -67,6 +69,10 @@ def read(file: SourceFile, limits: Limits) -> Iterator[Record | Refused | Reache
     """
     if file.format not in READERS:
         yield Refused(reason=file.format, url=file.url)
+        return
+    packed = file.container.lower().endswith(COMPRESSED)
+    if packed and not file.container.lower().endswith(OWN_COMPRESSION.get(file.format, COMPRESSED)):
+        yield Refused(reason="unsupported_compression", url=file.url, detail="unpack it once")
         return
     module, _, function = READERS[file.format].partition(":")
     reader: Callable[[SourceFile, Limits], Iterator[Record | Refused | Reached]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -20,10 +21,12 @@ URL_FIELDS = ("url", "source_url", "uri")
 ALIASES = {
     "text": TEXT_FIELDS + HTML_FIELDS,
     "html": TEXT_FIELDS + HTML_FIELDS,
+    "html_b64": TEXT_FIELDS + HTML_FIELDS,
     "url": URL_FIELDS,
     "lang": LANGUAGE_FIELDS,
     "date": DATE_FIELDS,
 }
+UTF8_MARK = b"\xef\xbb\xbf"
 MAX_META_CHARS = 300  # longer strings in other fields are content (gold texts, abstracts), not facts about a document
 
 
@@ -71,6 +74,7 @@ def _read_span(file: SourceFile, span: tuple[int, int], limits: Limits) -> Itera
 
 
 def read_line(line: bytes, offset: int, renames: tuple[tuple[str, str], ...] = ()) -> Record | Refused:
+    line = line.removeprefix(UTF8_MARK) if offset == 0 else line
     try:
         fields = json.loads(line.decode("utf-8", "replace"))
     except (ValueError, RecursionError) as error:
@@ -169,4 +173,7 @@ def _text(fields: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
 
 
 def _is_fact(value: Any) -> bool:
-    return isinstance(value, bool | int | float) or (isinstance(value, str) and len(value) <= MAX_META_CHARS)
+    """JSON has no NaN and no infinity."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, bool | int) or (isinstance(value, str) and len(value) <= MAX_META_CHARS)

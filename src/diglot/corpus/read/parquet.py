@@ -28,14 +28,24 @@ def read_parquet(file: SourceFile, limits: Limits) -> Iterator[Record | Refused 
                     row += facts.num_rows
                     continue
                 for batch in table.iter_batches(batch_size=BATCH, columns=columns, row_groups=[group]):
-                    for fields in batch.to_pylist():
+                    for fields in _with_times_as_text(batch).to_pylist():
                         record = record_of(renamed(fields, file.fields), row, 1)
-                        if isinstance(record, Record) and len(record.content) > limits.max_document_bytes:
+                        if isinstance(record, Record) and _num_bytes(record.content) > limits.max_document_bytes:
                             record = Refused(reason="too_large", offset=row, url=record.url)
                         yield record
                         row += 1
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             yield Refused(reason="corrupt", offset=row, detail=str(error)[:200])
+
+
+def _with_times_as_text(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Dates and times as Arrow spells them: Python's cannot hold every value, and one that it cannot stops a batch."""
+    columns = [column.cast(pa.string()) if pa.types.is_temporal(column.type) else column for column in batch.columns]
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+
+
+def _num_bytes(content: bytes | str) -> int:
+    return len(content.encode("utf-8", "surrogatepass")) if isinstance(content, str) else len(content)
 
 
 def _place(row_group: pq.RowGroupMetaData) -> int:

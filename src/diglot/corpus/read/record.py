@@ -17,7 +17,7 @@ class SourceFile:
         read.
     url: the address of a page in its own right; containers of many documents have none.
     size: bytes on disk, 0 where a remote store does not say.
-    fields: (our name, the file's name) where a dataset's fields are not called as ours, see `fields.renamed`.
+    fields: (our name, the file's name) where a dataset's fields are not called as ours, see `jsonl.renamed`.
     span: the part of a large container to read, (first byte, end): the records that start in it. None reads all.
     exact: where the first record of the span starts, if that is known and need not be searched for.
     """

@@ -160,6 +160,8 @@ def walk(root: Path, source: str, url_base: str, selection: Selection) -> Iterat
     while queue:
         folder, prefix = queue.pop()
         for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+            if entry.name.startswith("."):
+                continue
             path, name = Path(entry.path), prefix + entry.name
             target = path.resolve() if entry.is_symlink() else path
             if entry.is_dir():
@@ -169,7 +171,7 @@ def walk(root: Path, source: str, url_base: str, selection: Selection) -> Iterat
                     seen.add(target)
                     queue.append((path, name + "/"))
                 continue
-            if not selection.takes(name) or entry.name.startswith("."):
+            if not selection.takes(name):
                 continue
             if entry.is_symlink() and not target.exists():
                 kind, size = "broken_link", 0

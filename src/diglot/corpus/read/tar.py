@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tarfile
 from collections.abc import Iterator
+from typing import Self
 
 from diglot.corpus.read.compression import COMPRESSED, decompressed
 from diglot.corpus.read.files import record_of_file
@@ -15,17 +16,30 @@ from diglot.corpus.read.formats import SINGLE, format_of
 from diglot.corpus.read.record import Limits, Record, Refused, SourceFile
 
 
+class _Member(tarfile.TarInfo):
+    """A header that cannot be read is damage; tarfile takes one behind the first member for the end of the archive."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"bad header: {error}") from error
+
+
 def read_tar(file: SourceFile, limits: Limits) -> Iterator[Record | Refused]:
     """One record or refusal a member. Offsets count bytes of the decompressed archive."""
     offset = 0
     with decompressed(file.path) as stream:
         try:
-            with tarfile.open(fileobj=stream.reader(), mode="r|", errorlevel=1) as archive:
+            with tarfile.open(fileobj=stream.reader(), mode="r|", errorlevel=1, tarinfo=_Member) as archive:
                 for member in archive:
                     offset = member.offset_data
                     if not member.isdir():
                         yield _read_member(file, archive, member, limits)
-        except (tarfile.TarError, OSError, ValueError, EOFError) as error:
+        except (tarfile.TarError, OSError, ValueError, EOFError, RecursionError) as error:
             if not stream.damage:
                 yield Refused(reason="corrupt", offset=offset, detail=str(error)[:200])
         if stream.damage:

@@ -59,7 +59,8 @@ def read_warc(file: SourceFile, limits: Limits) -> Iterator[Record | Refused | R
     first, stop = file.span or (0, None)
     kinds = WITH_CONTENT | WarcRecordType.metadata if file.format == "wat" else WITH_CONTENT
     with open_input(file.path) as stream:
-        is_gzip = stream.read(2) == b"\x1f\x8b"
+        magic = stream.read(4)
+        is_gzip, is_zstd = magic.startswith(b"\x1f\x8b"), magic == b"\x28\xb5\x2f\xfd"
         pattern = GZIP_MEMBER if is_gzip else WARC_HEADER
         start: int | None = first if file.exact is None else file.exact
         if first and file.exact is None:
@@ -92,7 +93,8 @@ def read_warc(file: SourceFile, limits: Limits) -> Iterator[Record | Refused | R
         if stop is not None and start is not None:
             yield Reached(start=begun_at, end=start)
             return
-        if begun_at is not None and not cut_off and not damaged and _ends_early(stream, max(last, 0), is_gzip):
+        whole = cut_off or damaged or is_zstd  # of a zstd frame fastwarc itself notices that it breaks off
+        if begun_at is not None and not whole and _ends_early(stream, max(last, 0), is_gzip):
             yield Refused(reason="truncated", offset=max(last, 0), detail="the file ends inside a record")
         if stop is not None:
             yield Reached(start=begun_at, end=None)

@@ -26,7 +26,8 @@ BREAK = re.compile(r"<(?:br|hr|p|/p|/div|/li|/tr)\b[^<>]{0,200}>", re.I)
 TAG = re.compile(r"</?[A-Za-z][^<>]{0,1000}>")
 MAGIC_WORD = re.compile(r"__[A-Z]{3,30}__")
 EXTERNAL = re.compile(
-    r"\[(?:https?:|ftp:|mailto:)?//[^\s\[\]]*[ \t]*([^\[\]\n]*)\]|\[mailto:[^\s\[\]]+[ \t]*([^\[\]\n]*)\]"
+    # possessive, because an address that no bracket closes would be tried at each of its characters
+    r"\[(?:https?:|ftp:|mailto:)?//[^\s\[\]]*+[ \t]*+([^\[\]\n]*+)\]|\[mailto:[^\s\[\]]++[ \t]*+([^\[\]\n]*+)\]"
 )
 CONVERSION = re.compile(r"-\{([^{}]{0,500})\}-")
 VARIANT = re.compile(r"\s*(zh(?:-[a-z]+)?|sr(?:-[a-z]+)?)\s*:\s*(.*)", re.S | re.I)
@@ -37,6 +38,7 @@ EMPTY_PARENTHESES = re.compile(r"[ \t]?(?:\([\s,;:，；、：]*\)|（[\s,;:，�
 FILES = re.compile(r"\s*:?(?:file|image|media|datei|fichier|文件|檔案|档案|图像|圖像|媒体文件)\s*:", re.I)
 CATEGORIES = re.compile(r"\s*(?:category|kategorie|catégorie|分类|分類)\s*:\s*([^|\]]+)", re.I)
 INTERLANGUAGE = re.compile(r"\s*[a-z]{2,3}(?:-[a-z]{2,8})?:[^|\]]*$")
+MAX_UNCLOSED = 2000  # starts of elements without an end in one page
 KEEP_SPACE, KEEP_LINE = "\x01", "\x02"
 
 
@@ -110,8 +112,9 @@ def _paired(pattern: re.Pattern[str], text: str, replace: Callable[[re.Match[str
 
     A start without its end makes the pattern look through the whole rest; a page of those would take hours.
     """
-    unclosed = text.count("<") - text.count("</") - text.count("/>")
-    if unclosed > 2000:
+    names = pattern.pattern[pattern.pattern.index("(") + 1 : pattern.pattern.index(")")]
+    starts = len(re.findall(rf"<(?:{names})\b", text, re.I))
+    if starts - len(re.findall(rf"</(?:{names})\b", text, re.I)) > MAX_UNCLOSED:
         return text
     return pattern.sub(replace, text)
 
