@@ -13,7 +13,7 @@ import pytest
 from diglot.core.errors import ConfigError, InputError
 from diglot.core.storage import write_json
 from diglot.corpus.pack import PackedTokens
-from diglot.corpus.tables import write_table
+from diglot.corpus.tables import Shard, write_table
 from diglot.ledger.artifact import Artifact
 from diglot.steps.deduplicate import STEP as DEDUPLICATE
 from diglot.steps.pack import STEP as PACK
@@ -175,7 +175,7 @@ def test_a_dropped_document_names_its_rule_its_measure_and_the_limit(run, tmp_pa
 def test_every_objection_is_listed_the_first_reason_first(run):
     verdict = {"reasons": 0b1011, "first_reason": 3, "value": 0.9, "jaccard": 0.9, "containment": 0.9, "lang": "fr"}
     signals = {"quality": {"matrix-en/num_units": 12.0}, "language": {"lang_score": 0.7}}
-    found = objections(run["held"], verdict, signals, "handbook")
+    found = objections(run["held"], verdict, signals, Shard("handbook", "0"))
     assert [objection.rule for objection in found] == ["near_duplicate", "language", "matrix-en/num_units"]
     assert [objection.value for objection in found] == [0.9, 0.7, 12.0]
 

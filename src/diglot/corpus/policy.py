@@ -204,7 +204,7 @@ def _rule(content: Any, where: str) -> Rule:
         raise ConfigError(
             f"when in {where} is {when!r}, but it maps signals to ranges: when: {{num_chars: [500, 5000]}}."
         )
-    fields["when"] = {signal: _range(limits, f"when of {signal} in {where}") for signal, limits in when.items()}
+    fields["when"] = {str(signal): _range(limits, f"when of {signal} in {where}") for signal, limits in when.items()}
     try:
         return Rule(**fields)
     except ConfigError as error:
@@ -240,7 +240,7 @@ def _strings(value: Any, what: str) -> tuple[str, ...]:
 
 
 def _number(value: Any, what: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         raise ConfigError(f"{what} is {value!r}, but it must be a number.")
     return float(value)
 

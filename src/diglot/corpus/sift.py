@@ -7,6 +7,7 @@ documents that come in again are duplicates is known after the recipe has run wi
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -130,7 +131,7 @@ def with_limit(policies: Policies, override: str) -> Policies:
     """
     path, separator, text = override.partition("=")
     parts = path.strip().split(".")
-    languages = [parts.pop(0)] if parts[0] in policies.default else list(policies.default)
+    languages = [parts.pop(0)] if len(parts) > 1 and parts[0] in policies.default else list(policies.default)
     limit = parts.pop() if parts[-1] in LIMITS else None
     name, value = ".".join(parts), text.strip()
     if not separator or (limit is None) != (value == "off"):
@@ -284,6 +285,8 @@ def _limited(rule: Rule, limit: str | None, value: str) -> Rule | None:
         return None
     try:
         number = None if value in ("null", "none", "") else float(value)
+        if number is not None and math.isnan(number):
+            raise ValueError
     except ValueError:
         raise ConfigError(f"{rule.name}.{limit} = '{value}', but it must be a number, or null for no limit.") from None
     if limit == "drop_below":

@@ -132,9 +132,14 @@ def raw_documents_of(artifact: Artifact, shard: Shard, columns: list[str] | None
     return read_table(artifact.upstream("ingest").path / "documents" / shard.file, columns)
 
 
+def decider(artifact: Artifact) -> Artifact | None:
+    """The step at or above `artifact` whose verdicts on its own corpus count; None where nothing was decided yet."""
+    return next((step for step in artifact.ancestors(aside=False) if step.kind in DECIDING), None)
+
+
 def edit_steps(artifact: Artifact) -> list[Artifact]:
     """The edit steps above (or at) `artifact`, first applied first: those its verdicts went through, no others."""
-    step = next((one for one in artifact.ancestors() if one.kind in DECIDING), None)
+    step = decider(artifact)
     found = []
     while step is not None and step.kind in DECIDING:
         if step.kind == "edit":
@@ -165,13 +170,18 @@ def attribute_folder(artifact: Artifact, family: str) -> Path:
 
 def decisions_of(artifact: Artifact, shard: Shard, columns: list[str] | None = None) -> pa.Table:
     """The verdicts of the nearest step above (or at) `artifact` that decides."""
-    return read_table(artifact.upstream(*DECIDING).path / "decisions" / shard.file, columns)
+    return read_table(_decisions(artifact) / shard.file, columns)
 
 
 def rule_names(artifact: Artifact) -> list[str]:
     """Names of the bits in `reasons`, in policy order, e.g. `language`, `matrix-en/bullet_share`, `near_duplicate`."""
-    rules: list[str] = read_json(artifact.upstream(*DECIDING).path / "decisions" / "rules.json")
+    rules: list[str] = read_json(_decisions(artifact) / "rules.json")
     return rules
+
+
+def _decisions(artifact: Artifact) -> Path:
+    step = decider(artifact)
+    return (step or artifact.upstream(*DECIDING)).path / "decisions"  # the second raises with the remedy
 
 
 def kept_documents(artifact: Artifact, columns: list[str]) -> Iterator[tuple[Shard, pa.Table]]:

@@ -2,7 +2,8 @@
 
     output/<source>/<language>/<shard>.jsonl.zst   or .parquet
 
-One row a document: id, text, url, source, lang, date, license, meta. The text is as the last editing step left it.
+One row a document: id, text, url, source, lang, date, license, meta, and below a split `held_out`, since nobody should
+train on what a model is measured on. The text is as the last editing step left it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import zstandard
 
 from diglot.core.storage import atomic_path
 from diglot.corpus.finished import once, record_path
-from diglot.corpus.tables import COMPRESSION, ROW_GROUP, Shard, decisions_of, documents_of
+from diglot.corpus.tables import COMPRESSION, ROW_GROUP, Shard, decisions_of, documents_of, read_table
 from diglot.ledger.artifact import Artifact
 
 COLUMNS = ["id", "text", "url", "source", "lang", "date", "license", "meta"]
@@ -52,9 +53,12 @@ def _write(task: WriteTask) -> tuple[list[Path], dict[str, Any]]:
         raise AssertionError(f"documents and decisions of {task.shard.file} are not the same rows")
     lang = pc.coalesce(decisions["lang"], documents["lang"], pa.scalar(NO_LANGUAGE))
     documents = documents.set_column(COLUMNS.index("lang"), "lang", lang).filter(decisions["keep"])
+    held_out = _held_out(task)
+    if held_out is not None:
+        documents = documents.append_column("held_out", held_out.filter(decisions["keep"]))
     files: list[dict[str, Any]] = []
     paths: list[Path] = []
-    licenses: Counter[str] = Counter(str(license) for license in documents["license"].to_pylist())
+    licenses: Counter[str] = Counter(license or "unknown" for license in documents["license"].to_pylist())
     for language in sorted(set(documents["lang"].to_pylist())):
         part = documents.filter(pc.equal(documents["lang"], language))
         name = f"output/{task.shard.source}/{language}/{task.shard.name}.{task.format}"
@@ -72,6 +76,12 @@ def _write(task: WriteTask) -> tuple[list[Path], dict[str, Any]]:
         "files": files,
         "licenses": dict(sorted(licenses.items())),
     }
+
+
+def _held_out(task: WriteTask) -> pa.ChunkedArray | None:
+    """Of every document of the shard; None where no split stands above."""
+    split = next((step for step in task.corpus.ancestors(aside=False) if step.kind == "split"), None)
+    return None if split is None else read_table(split.path / "heldout" / task.shard.file, ["held_out"])["held_out"]
 
 
 def _parquet(table: pa.Table, path: Path) -> None:

@@ -67,7 +67,8 @@ def classes() -> Any:
 
 
 def _fingerprint() -> str:
-    sources = sorted(Path(__file__).parent.glob("*.py"))
+    here = Path(__file__).parent
+    sources = sorted([*here.glob("*.py"), *(here.parent / "text").glob("*.py")])  # kernels freeze constants of both
     digest = xxhash.xxh3_64(numba.__version__.encode())
     for source in sources:
         digest.update(source.read_bytes())

@@ -49,7 +49,7 @@ def _repetition(offsets, utf8, classes, marks, num_columns):
     for document in range(num_documents):
         longest = max(longest, offsets[document + 1] - offsets[document])
     # A document of b bytes has at most b units; tables stay at most half full.
-    capacity = 16
+    capacity = 32  # twice this is the smallest table of _drop_unique
     while capacity < 2 * longest:
         capacity *= 2
     hashes, grams = np.empty(longest, np.uint64), np.empty(longest, np.uint64)

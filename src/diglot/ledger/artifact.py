@@ -55,22 +55,22 @@ class Artifact:
         """The artifacts this one was made from, in slot order; what it was only compared with (`ASIDE`) comes last."""
         return [*self._inputs(aside=False), *self._inputs(aside=True)]
 
-    def ancestors(self) -> Iterator[Artifact]:
-        """This artifact, then everything it came from, nearest first, each once.
+    def ancestors(self, *, aside: bool = True) -> Iterator[Artifact]:
+        """This artifact, then everything it came from, nearest first, each once; without aside, its own corpus only.
 
         What a step was only compared with comes after all of that, however near: `upstream("ingest")` is the corpus
         itself and never the older one that `deduplicate` held it against.
         """
         seen: set[Path] = set()
         queue: list[Artifact] = [self]
-        aside: list[Artifact] = []
-        while queue or aside:
-            artifact = queue.pop(0) if queue else aside.pop(0)
+        others: list[Artifact] = []
+        while queue or others:
+            artifact = queue.pop(0) if queue else others.pop(0)
             if artifact.path not in seen:
                 seen.add(artifact.path)
                 yield artifact
                 queue.extend(artifact._inputs(aside=False))
-                aside.extend(artifact._inputs(aside=True))
+                others.extend(artifact._inputs(aside=True) if aside else ())
 
     def upstream(self, *kinds: str) -> Artifact:
         """The nearest ancestor (or this one) of one of these kinds. Raises InputError when there is none."""

@@ -55,11 +55,9 @@ def classify(config: ClassifyConfig, context: StepContext) -> dict[str, Any]:
     from diglot.corpus.classify.model import QUANTISED, load, read_facts
     from diglot.corpus.classify.scoring import ScoreTask, score_shard
     from diglot.corpus.executor import map_shards
-    from diglot.corpus.finished import remove_partial_files
     from diglot.corpus.tables import shards
 
     started = time.monotonic()
-    remove_partial_files(context.out)
     corpus, model = context.input(), context.input("model")
     facts = read_facts(model.path)
     for label in config.labels:
@@ -74,8 +72,8 @@ def classify(config: ClassifyConfig, context: StepContext) -> dict[str, Any]:
     ingest = corpus.upstream("ingest")
     tasks = [
         ScoreTask(
-            documents=ingest.path / "documents" / shard.file,
-            file=shard.file,
+            corpus=corpus,
+            shard=shard,
             out=context.out / "attributes",
             model=model.path,
             quantised=config.quantised,

@@ -48,7 +48,7 @@ class DecontaminateConfig:
     """
 
     from_: str = input_step("select", "deduplicate", "edit", "split", "decontaminate")
-    benchmarks: str | tuple[str, ...] = ()
+    benchmarks: str | tuple[str, ...] = field(default=(), metadata={"result": False})  # what they hold: `observe`
     fields: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     drop_coverage: float = 0.65
     word_ngram: int = 13
@@ -219,8 +219,8 @@ def _verdict(config: DecontaminateConfig, context: StepContext, common: Any) -> 
     rules, mine = rule_names(context.input()), {}
     for rule, wanted in ((CONTAMINATED, bool(config.paths)), (HELDOUT_OVERLAP, config.heldout)):
         if wanted:
-            mine[rule] = len(rules)
-            rules = next_rule(rules, rule)
+            rules = rules if rule in rules else next_rule(rules, rule)  # several such steps share a rule
+            mine[rule] = rules.index(rule)
     write_json(context.out / "decisions" / "rules.json", rules)
     return Verdict(
         common=common, drop_coverage=config.drop_coverage, heldout_coverage=config.heldout_coverage, rules=mine

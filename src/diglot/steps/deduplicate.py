@@ -292,7 +292,7 @@ def _write_decisions(context: StepContext, keys: DocumentKeys, verdicts: Verdict
     from diglot.corpus.tables import rule_names
 
     corpus = context.input()
-    rules = rule_names(corpus)
+    rules = add_rules(rule_names(corpus))
     own = np.arange(keys.num_fixed, len(keys))
     order = own[np.lexsort((keys.row[own], keys.shard[own]))]
     ends = np.searchsorted(keys.shard[order], np.arange(keys.num_shards), side="right").tolist()
@@ -300,7 +300,7 @@ def _write_decisions(context: StepContext, keys: DocumentKeys, verdicts: Verdict
 
     def write(number: int) -> None:
         mine = order[starts[number] : ends[number]]
-        _write_shard(context.out, corpus, keys.shards[number], mine, keys, verdicts, len(rules))
+        _write_shard(context.out, corpus, keys.shards[number], mine, keys, verdicts, rules)
 
     with (
         context.progress.bar(context.step, keys.num_shards, "shards") as bar,
@@ -308,16 +308,16 @@ def _write_decisions(context: StepContext, keys: DocumentKeys, verdicts: Verdict
     ):
         for _ in threads.map(write, range(keys.num_shards)):
             bar.advance()
-    write_json(context.out / "decisions" / "rules.json", add_rules(rules))
+    write_json(context.out / "decisions" / "rules.json", rules)
 
 
 def _write_shard(
-    out: Path, corpus: Artifact, shard: Shard, numbers: Any, keys: DocumentKeys, verdicts: Verdicts, num_rules: int
+    out: Path, corpus: Artifact, shard: Shard, numbers: Any, keys: DocumentKeys, verdicts: Verdicts, rules: list[str]
 ) -> None:
     from diglot.corpus.dedup.verdicts import decide
     from diglot.corpus.tables import decisions_of, write_table
 
-    table: pa.Table = decide(decisions_of(corpus, shard), keys.row[numbers], numbers, verdicts, keys, num_rules)
+    table: pa.Table = decide(decisions_of(corpus, shard), keys.row[numbers], numbers, verdicts, keys, rules)
     write_table(out / "decisions" / shard.file, table)
 
 

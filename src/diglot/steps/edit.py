@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diglot.core.errors import ConfigError, InputError
-from diglot.corpus.edits.settings import Edits
+from diglot.corpus.edits.settings import EDITED_AWAY, Edits
 from diglot.steps.context import StepContext, StepKind, input_step
 
 if TYPE_CHECKING:
@@ -32,10 +32,9 @@ if TYPE_CHECKING:
     from diglot.corpus.tables import Shard
     from diglot.ledger.artifact import Artifact
 
-RULE = "edited_away"
 NUM_EXAMPLES = 8  # of each rule
 CONTEXT_CHARS, EXCERPT_CHARS = 60, 240
-EMPTY = {"documents": 0, "kept": 0, RULE: 0, "edited": 0, "bytes": 0, "bytes_after": 0}
+EMPTY = {"documents": 0, "kept": 0, EDITED_AWAY: 0, "edited": 0, "bytes": 0, "bytes_after": 0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +66,7 @@ def edit(config: EditConfig, context: StepContext) -> dict[str, Any]:
 
     corpus, work = context.input(), context.out / "work"
     before = rule_names(corpus)
-    rules = before if RULE in before else next_rule(before, RULE)  # all edit steps share the rule
+    rules = before if EDITED_AWAY in before else next_rule(before, EDITED_AWAY)  # all edit steps share the rule
     files, started = shards(corpus.upstream("ingest")), time.monotonic()
     find_copies(corpus, files, work, config.edits, context.workers, context.progress, context.step)
     seconds_comparing = time.monotonic() - started
@@ -79,7 +78,7 @@ def edit(config: EditConfig, context: StepContext) -> dict[str, Any]:
             out=context.out,
             work=work,
             config=config,
-            rule=rules.index(RULE),
+            rule=rules.index(EDITED_AWAY),
         )
         for number, shard in enumerate(files)
     ]
@@ -162,7 +161,7 @@ def _edit_shard(task: ShardTask) -> tuple[list[Path], dict[str, Any]]:
                 same = [span for span in merged if span.rule == rule]
                 examples.setdefault(rule, []).append((ids[row], row, same[int(ids[row][:8], 16) % len(same)]))
         if goes:
-            mine[RULE] += 1
+            mine[EDITED_AWAY] += 1
             gone.append((int(rows[row]), kept_share))
         else:
             mine["kept"] += 1
@@ -316,9 +315,9 @@ def _totals(files: list[Shard], found: list[dict[str, Any]]) -> dict[str, Any]:
                     for name, number in numbers.items():
                         mine[name] += number
     for counts in (total, *languages.values(), *sources.values()):
-        assert counts["documents"] == counts["kept"] + counts[RULE]
+        assert counts["documents"] == counts["kept"] + counts[EDITED_AWAY]
         counts["rules"] = dict(sorted(counts["rules"].items()))
-    dropped = {RULE: total.pop(RULE)}
+    dropped = {EDITED_AWAY: total.pop(EDITED_AWAY)}
     return {**total, "dropped": dropped, "languages": dict(sorted(languages.items())), "sources": sources}
 
 

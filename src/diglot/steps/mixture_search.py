@@ -83,6 +83,8 @@ class MixtureSearchConfig:
             raise ConfigError(
                 "mixture_search needs num_candidates >= 3, grid_parts >= 1, concentration > 0 and max_epochs > 0."
             )
+        if self.heldout_tokens < 1 or self.learning_rate <= 0:
+            raise ConfigError("mixture_search needs heldout_tokens >= 1 and learning_rate > 0.")
         if self.sequence_length % 2 or not 2 <= self.sequence_length <= self.model.max_seq_len:
             raise ConfigError(
                 f"sequence_length = {self.sequence_length} must be even and at most max_seq_len = "

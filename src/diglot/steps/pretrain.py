@@ -203,7 +203,9 @@ def with_found_mixture(config: PretrainConfig, inputs: Mapping[str, Artifact]) -
     if "mixture_from" not in inputs:
         return config
     found = read_json(inputs["mixture_from"].path / "mixture.json")
-    phases = tuple(phase if phase.mixture else replace(phase, mixture=found) for phase in config.phases)
+    phases = tuple(
+        phase if phase.mixture else replace(phase, mixture=found, weights_count="tokens") for phase in config.phases
+    )
     return replace(config, phases=phases, mixture_from=None)
 
 

@@ -116,10 +116,8 @@ def recall(config: RecallConfig, context: StepContext) -> dict[str, Any]:
     from diglot.core.storage import write_json
     from diglot.corpus.classify.pages import choose, load_pages
     from diglot.corpus.classify.recalling import expand
-    from diglot.corpus.finished import remove_partial_files
 
     started = time.monotonic()
-    remove_partial_files(context.out)
     pages = load_pages(context.input())
     seeds = _mask(pages, choose(pages, config.positive, folder=context.recipe_dir, seed=_seed(context, "seeds")))
     if not seeds.any():
@@ -305,29 +303,28 @@ def _train(
 
 def _score(context: StepContext, pages: Pages, folder: Path, key: str) -> list[Path]:
     from diglot.corpus.classify.model import load
-    from diglot.corpus.classify.pages import decider
     from diglot.corpus.classify.scoring import ScoreTask, score_shard
     from diglot.corpus.executor import map_shards
+    from diglot.corpus.tables import decider
 
-    documents = pages.corpus.upstream("ingest").path / "documents"
-    decided = decider(pages.corpus)
+    kept_only = decider(pages.corpus) is not None
     tasks = [
         ScoreTask(
-            documents=documents / shard.file,
-            file=shard.file,
+            corpus=pages.corpus,
+            shard=shard,
             out=folder,
             model=folder,
             quantised=False,
             columns=((POSITIVE, "scores"),),
             key=key,
-            decisions=None if decided is None else decided.path / "decisions" / shard.file,
+            kept_only=kept_only,
         )
         for shard in pages.shards
     ]
     label = f"{context.step} round {folder.name}"
     map_shards(score_shard, tasks, workers=context.workers, progress=context.progress, label=label)
     load.cache_clear()
-    return [task.out / "scores" / task.file for task in tasks]
+    return [task.out / "scores" / task.shard.file for task in tasks]
 
 
 def _scores(folder: Path, pages: Pages) -> Any:

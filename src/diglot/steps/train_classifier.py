@@ -61,10 +61,12 @@ class TrainClassifierConfig:
     quantise_to: int | None = None
 
     def __post_init__(self) -> None:
-        if (self.labels is None) == (self.positive is None):
+        if (not self.labels) == (self.positive is None):
             raise ConfigError(
                 "give either labels: (files with text and label) or from: and positive: (a part of the corpus)."
             )
+        if self.labels and self.from_ is not None:
+            raise ConfigError("labels: brings its own documents, so from: would do nothing. Take one of them out.")
         if self.positive is not None and self.from_ is None:
             raise ConfigError("positive: chooses documents of a corpus. Name the step that has them: from: STEP.")
         if self.positive is not None and self.positive.takes_all:

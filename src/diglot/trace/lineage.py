@@ -62,7 +62,7 @@ def why(artifacts: Artifacts, document_id: str) -> WhyReport:
         beginning=" ".join(text[: 2 * BEGINNING_CHARS].split())[:BEGINNING_CHARS],
         signals=signals,
         keep=keep,
-        objections=objections(place.decider, verdict, signals, place.shard.source) if place.decider else (),
+        objections=objections(place.decider, verdict, signals, place.shard) if place.decider else (),
         cuts=tuple(_cuts(place, text)),
         duplicate_of=_duplicate_of(place, verdict),
         dropped_for_this=_dropped_for(place) if keep else (),

@@ -129,6 +129,8 @@ def quotas(
     elif abs(rest) > max(slack, 1):
         way_out = "Give one pattern a weight to take the rest" if rest > 0 else "Lower a budget"
         raise ConfigError(_misfit(total - rest, total, sequence_length, way_out))
+    summed = sum(wanted.values())
+    wanted = {name: want * total / summed for name, want in wanted.items()}  # what is read, so that caps hold for it
     wanted = _capped(wanted, mixture, groups, sizes)
     summed = sum(wanted.values())
     return largest_remainder({name: want / summed for name, want in wanted.items() if want > 0}, num_sequences)

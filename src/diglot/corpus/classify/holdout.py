@@ -35,7 +35,7 @@ def hold_out(
     Args:
         levels: of each document the groups it belongs to, from coarse to fine, at least one.
         labels: int [N], into label_names.
-    Raises: InputError when all documents of a label are one group.
+    Raises: InputError when all documents of a label are one group, or its groups are too few for both sides.
     """
     groups, num_divided = _divided(levels, labels, len(label_names))
     names = sorted(set(groups))
@@ -58,6 +58,12 @@ def hold_out(
             chosen.add(ordered[0])
         if mine <= chosen:
             chosen.discard(ordered[-1])
+    for label, mine in zip(label_names, of_label, strict=True):  # what one label needs, another may have undone
+        if not mine & chosen or mine <= chosen:
+            raise InputError(
+                f"'{label}' shares its few places with other labels, so that none can be held out apart. "
+                "Give documents of more places."
+            )
     validation = np.array([group in chosen for group in groups], bool)
     return Holdout(validation, len(names), num_divided)
 

@@ -17,7 +17,7 @@ from diglot.core.errors import InputError
 from diglot.core.seeds import derive_seed
 from diglot.corpus.classify.settings import Selection
 from diglot.corpus.classify.sites import Place, on_host, place_of
-from diglot.corpus.tables import DECIDING, Shard, decisions_of, documents_of, shards
+from diglot.corpus.tables import Shard, decider, decisions_of, documents_of, shards
 from diglot.ledger.artifact import Artifact
 
 
@@ -95,11 +95,6 @@ def load_pages(corpus: Artifact) -> Pages:
         places=[place_of(url) for url in urls],
         cluster=np.concatenate([cluster.to_numpy(zero_copy_only=False) for *_, cluster in parts]),
     )
-
-
-def decider(corpus: Artifact) -> Artifact | None:
-    """The step at or above `corpus` whose verdicts count; None where nothing was decided yet."""
-    return next((step for step in corpus.ancestors() if step.kind in DECIDING), None)
 
 
 def choose(pages: Pages, selection: Selection, *, folder: Path, seed: int, without: Any = None) -> Any:

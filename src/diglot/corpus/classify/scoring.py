@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 
 from diglot.corpus.classify.model import load
 from diglot.corpus.finished import once, record_path
-from diglot.corpus.tables import read_table, write_table
+from diglot.corpus.tables import Shard, decisions_of, documents_of, write_table
+from diglot.ledger.artifact import Artifact
 
 ROWS = 4096  # scored at a time, so that their lines and not the shard's are in memory
 
@@ -21,25 +22,25 @@ ROWS = 4096  # scored at a time, so that their lines and not the shard's are in 
 class ScoreTask:
     """One shard to score.
 
-    documents: its documents. file: <source>/<shard>.parquet.
+    corpus, shard: its documents, as the edit steps above leave their texts.
     columns: (label, name of the column and of its folder under `out`), one or more.
-    decisions: the verdicts on the shard; what they drop is not read and scores 0. None scores everything.
-    key: names the model, so that scores of another one do not count as done.
+    kept_only: what the verdicts on the shard drop is not scored and has 0.
+    key: of what may count as done in this folder; a folder whose model can change must name the model.
     """
 
-    documents: Path
-    file: str
+    corpus: Artifact
+    shard: Shard
     out: Path
     model: Path
     quantised: bool
     columns: tuple[tuple[str, str], ...]
     key: str
-    decisions: Path | None = None
+    kept_only: bool = False
 
 
 def score_shard(task: ScoreTask) -> dict[str, Any]:
     """Write the scores of one shard, or find them written. Counts: documents, bytes, a histogram of each column."""
-    first = task.out / task.columns[0][1] / task.file
+    first = task.out / task.columns[0][1] / task.shard.file
     result: dict[str, Any] = once(record_path(first), task.key, lambda: _write(task))
     return result
 
@@ -47,10 +48,10 @@ def score_shard(task: ScoreTask) -> dict[str, Any]:
 def _write(task: ScoreTask) -> tuple[list[Path], dict[str, Any]]:
     classifier = load(task.model, task.quantised)
     labels = [label for label, _ in task.columns]
-    table = read_table(task.documents, ["id", "text"])
+    table = documents_of(task.corpus, task.shard, ["id", "text"])
     rows = np.arange(len(table))
-    if task.decisions is not None:
-        rows = rows[read_table(task.decisions, ["keep"])["keep"].to_numpy(zero_copy_only=False)]
+    if task.kept_only:
+        rows = rows[decisions_of(task.corpus, task.shard, ["keep"])["keep"].to_numpy(zero_copy_only=False)]
     scores, num_bytes = np.zeros((len(table), len(labels)), np.float32), 0
     for start in range(0, len(rows), ROWS):
         mine = rows[start : start + ROWS]
@@ -60,7 +61,7 @@ def _write(task: ScoreTask) -> tuple[list[Path], dict[str, Any]]:
         scores[mine] = classifier.probabilities(texts, labels)
     files = []
     for number, (_, name) in enumerate(task.columns):
-        path = task.out / name / task.file
+        path = task.out / name / task.shard.file
         column = np.ascontiguousarray(scores[:, number])
         write_table(path, pa.table({"id": table["id"], name: pa.array(column, pa.float32())}))
         files.append(path)

@@ -37,8 +37,10 @@ class Corpus:
     def of(cls, artifact: Artifact) -> Corpus:
         return cls(artifact, shards(artifact.upstream("ingest")))
 
-    def text_file(self, shard: Shard) -> Path:
-        return self.artifact.upstream("ingest").path / "documents" / shard.file
+    def text_files(self) -> list[Path]:
+        """The documents of each shard."""
+        folder = self.artifact.upstream("ingest").path / "documents"
+        return [folder / shard.file for shard in self.shards]
 
     def num_places(self) -> int:
         """Length of the documents' signatures."""
@@ -121,7 +123,7 @@ def load_keys(corpus: Corpus, rule: SurvivorRule, against: Corpus | None = None,
     sizes = [len(part.ids) for part in parts]
     return DocumentKeys(
         shards=[shard for one in corpora for shard in one.shards],
-        files=[one.text_file(shard) for one in corpora for shard in one.shards],
+        files=[file for one in corpora for file in one.text_files()],
         num_shards=len(corpus.shards),
         num_fixed=num_fixed,
         lang_names=names,

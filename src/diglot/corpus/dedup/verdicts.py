@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from diglot.core.errors import InputError
+from diglot.corpus.decide import next_rule
 from diglot.corpus.dedup.keys import DocumentKeys
 from diglot.corpus.dedup.near import NearDuplicates
 from diglot.corpus.tables import DECISION
 
 EXACT_RULE, NEAR_RULE = "exact_duplicate", "near_duplicate"
-MAX_RULES = 64  # bits of `reasons`
 
 
 @dataclass(frozen=True)
@@ -64,28 +63,28 @@ def combine(exact_of: Any, taking_part: Any, near: NearDuplicates, cluster: Any)
 
 
 def add_rules(rules: list[str]) -> list[str]:
-    """The rules of the steps before with ours behind them. Raises InputError when the bits do not suffice."""
-    if len(rules) + 2 > MAX_RULES:
-        raise InputError(
-            f"{len(rules)} rules were applied before deduplication, which needs 2 more of the {MAX_RULES} bits of "
-            "`reasons`. Take rules out of the policies of the select step."
-        )
-    return [*rules, EXACT_RULE, NEAR_RULE]
+    """The rules of the steps before with ours behind them; several deduplicate steps share them.
+
+    Raises InputError when the bits do not suffice.
+    """
+    for rule in (EXACT_RULE, NEAR_RULE):
+        rules = rules if rule in rules else next_rule(rules, rule)
+    return rules
 
 
 def decide(
-    decisions: pa.Table, rows: Any, numbers: Any, verdicts: Verdicts, keys: DocumentKeys, num_rules: int
+    decisions: pa.Table, rows: Any, numbers: Any, verdicts: Verdicts, keys: DocumentKeys, rules: list[str]
 ) -> pa.Table:
-    """The verdicts of one shard with those of deduplication added.
+    """The verdicts of one shard with those of deduplication added; of documents dropped before, nothing changes.
 
     Args:
         decisions: of the step before, the whole shard.
         rows, numbers: which rows of it take part, and as which documents of the keys; int64 [K].
-        num_rules: how many rules there were before, so the number of the bit of EXACT_RULE.
+        rules: from `add_rules`.
     """
     columns = {name: decisions[name] for name in DECISION.names}
     dropped = ~verdicts.keep[numbers]
-    bit = np.where(verdicts.exact[numbers], num_rules, num_rules + 1)
+    bit = np.where(verdicts.exact[numbers], rules.index(EXACT_RULE), rules.index(NEAR_RULE))
     row, number = rows[dropped], numbers[dropped]
 
     def edited(name: str, at: Any, values: Any) -> Any:
@@ -94,21 +93,17 @@ def decide(
         return pa.array(array, DECISION.field(name).type)
 
     objections = decisions["reasons"].to_numpy()[row] | (np.uint64(1) << bit[dropped].astype(np.uint64))
-    original, cluster = (np.full(len(decisions), b"", keys.ids.dtype) for _ in range(2))
-    original[row], cluster[rows] = keys.ids[verdicts.duplicate_of[number]], verdicts.cluster[numbers]
+    original, cluster = (decisions[name].to_numpy(zero_copy_only=False).copy() for name in ("duplicate_of", "cluster"))
+    original[row] = keys.ids[verdicts.duplicate_of[number]].astype(str)
+    cluster[rows] = verdicts.cluster[numbers].astype(str)
     columns |= {
         "keep": edited("keep", row, False),
         "reasons": edited("reasons", row, objections),
         "first_reason": edited("first_reason", row, bit[dropped]),
         "value": edited("value", row, verdicts.jaccard[number]),
-        "duplicate_of": _strings(original),
+        "duplicate_of": pa.array(original, pa.string()),
         "jaccard": edited("jaccard", row, verdicts.jaccard[number]),
         "containment": edited("containment", row, verdicts.containment[number]),
-        "cluster": _strings(cluster),
+        "cluster": pa.array(cluster, pa.string()),
     }
     return pa.table(columns, schema=DECISION)
-
-
-def _strings(values: Any) -> pa.Array:
-    """Bytes to strings, empty to null."""
-    return pa.array(values, mask=values == b"").cast(pa.string())

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 
 FENCE = re.compile(rb"^[ \t>]*(```+|~~~+)[^`\n]*\n(?:.*?^[ \t>]*\1[`~]*[ \t\r]*$|.*)", re.MULTILINE | re.DOTALL)
-BACKTICKS = re.compile(rb"(`+)[^`\n]+\1(?![`_])")  # `name <address>`_ is a link of reStructuredText
+BACKTICKS = re.compile(rb"(?<!`)(`++)[^`\n]+\1(?![`_])")  # `name <address>`_ is a link of reStructuredText
 INDENTED = re.compile(rb"^(?: {4}|\t)[^\n]*$", re.MULTILINE)
 
 Range = tuple[int, int]

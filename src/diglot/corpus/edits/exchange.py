@@ -58,6 +58,22 @@ class PartWriter:
             begin = end
 
 
+def write_parts(folder: Path, name: str, records: Any, parts: Any) -> list[Path]:
+    """Write `records` [R], which fit in memory, to `folder/<part>/<name>.bin`, one file after the other; their paths.
+
+    For parts without limit, such as shards: a PartWriter holds a file open for each. Empty parts get no file.
+    """
+    parts = np.asarray(parts, np.int64)
+    order = np.argsort(parts, kind="stable")
+    numbers, begins = np.unique(parts[order], return_index=True)
+    paths = []
+    for number, begin, end in zip(numbers.tolist(), begins.tolist(), [*begins[1:].tolist(), len(order)], strict=True):
+        paths.append(folder / str(number) / f"{name}.bin")
+        with atomic_path(paths[-1]) as partial:
+            records[order[begin:end]].tofile(partial)
+    return paths
+
+
 def read_parts(folder: Path, partition: int, dtype: Any) -> Iterator[Any]:
     """The records of one partition, an array for each file, in the order of their names."""
     for path in sorted((folder / str(partition)).glob("[!.]*.bin")):

@@ -14,6 +14,7 @@ from diglot.corpus.edits import LINKS
 from diglot.corpus.edits.code_blocks import code_ranges, inside
 from diglot.corpus.edits.spans import Span
 
+MAX_ADDRESS = 8192  # bytes, so that a list without white space takes linear time
 ADDRESS = re.compile(rb"(?:https?://|www\.)[!#-;=?-_a-z~{|}]+", re.IGNORECASE)
 SIGNS = (b"://", b"www.", b"Www.", b"WWW.")  # an address has one of them: found much faster than a pattern is
 SCHEMES = (b"https", b"http")
@@ -66,7 +67,7 @@ def _addresses(text: bytes) -> list[Range]:
             else:
                 before = text[max(at - 1, 0) : at]
                 fits = not (before.isalnum() or before in (b".", b"@", b"/", b"_", b"-"))
-            match = ADDRESS.match(text, start) if fits else None
+            match = ADDRESS.match(text, start, start + MAX_ADDRESS) if fits else None
             if match:
                 found.append(match.span())
             at = text.find(sign, at + len(sign))

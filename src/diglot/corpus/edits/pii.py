@@ -33,9 +33,10 @@ DOMAIN = re.compile(rb"@((?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-
 LOCAL = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._%+-")
 MAX_LOCAL = 64
 RESERVED = re.compile(rb"(?:^|\.)(?:example\.(?:com|org|net)|example|test|invalid|localhost|local)$", re.IGNORECASE)
-FILE_SUFFIXES = frozenset(
-    b"png jpg jpeg gif svg webp ico bmp js mjs ts tsx jsx css html htm py rb rs go java cpp json yaml yml toml md txt "
-    b"pdf zip gz tar xml csv service socket target".split()
+TOKEN_END = re.compile(rb"[\s\x80-\xff,;]")
+FILE_SUFFIXES = frozenset(  # none of a country: .rs, .py and .md are addresses more often
+    b"png jpg jpeg gif svg webp ico bmp js mjs ts tsx jsx css html htm rb go java cpp json yaml yml toml txt "
+    b"pdf gz tar xml csv service socket target".split()
 )
 
 BEFORE, AFTER = rb"(?<![\d+-])(?<!\d\.)", rb"(?![\d-]|\.\d)"  # not inside a longer number
@@ -63,7 +64,8 @@ CN_PROVINCES = frozenset(
 SSN = re.compile(rb"(?<![\d+-])(?<!\d\.)(?!000|666|9)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\d-]|\.\d)")
 IPV4 = re.compile(rb"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d])")
 VERSION = re.compile(
-    rb"(?:version|ver\.?|release|revision|build|v|\xe7\x89\x88\xe6\x9c\xac)[ :=\xc2\xa0]*$", re.IGNORECASE
+    rb"(?:(?<![A-Za-z])(?:version|ver\.?|release|revision|build|v)|\xe7\x89\x88\xe6\x9c\xac)[ :=\xc2\xa0]*$",
+    re.IGNORECASE,
 )
 LARGEST_SECTION = 31  # in 4.1.12.3 no number is larger; one of 4,096 addresses looks like it
 
@@ -116,11 +118,12 @@ def emails(text: bytes) -> Iterator[tuple[int, int]]:
 
 def _is_no_mailbox(text: bytes, start: int, domain: re.Match[bytes]) -> bool:
     after = text[domain.end() : domain.end() + 2]
-    token = text[max(start - MAX_LOCAL, 0) : start].split()[-1:] if text[start - 1 : start].strip() else []
+    # what stands before in the same token; Chinese marks end one as well as white space
+    token = TOKEN_END.split(text[max(start - MAX_LOCAL, 0) : start])[-1]
     return (
         RESERVED.search(domain[1]) is not None
         or domain[1].rpartition(b".")[2].lower() in FILE_SUFFIXES
-        or (bool(token) and b"://" in token[0])  # ssh://git@host, https://user:password@host
+        or b"://" in token  # ssh://git@host, https://user:password@host
         or (after[:1] == b":" and after[1:].strip() != b"")  # git@host:path
     )
 
@@ -232,6 +235,8 @@ def _stands_alone(text: bytes, match: re.Match[bytes]) -> bool:
     before, after = text[max(match.start() - 1, 0) : match.start()], text[match.end() : match.end() + 1]
     if before.isalnum() or after.isalnum():
         return False
+    if before == b"/" and text[max(match.start() - 2, 0) : match.start() - 1].isdigit():
+        before = b""  # two numbers parted by a stroke
     return b"_" not in before + after and before not in (b"/", b"=", b"#", b"$", b"&")
 
 

@@ -149,18 +149,20 @@ def _save(path: Path, array: Any) -> None:
 
 
 def _write(task: Round, folder: str, name: str, partitions: int, records: Callable[[], Iterator[Any]]) -> int:
-    """Part the records by `low` (keys) or by the shard of their document (copies), once; returns how many."""
+    """Part the records by `low`, once; returns how many."""
 
     def work() -> tuple[list[Path], int]:
         count = 0
-        shard_of = np.load(task.work / "shard_of.npy", mmap_mode="r") if folder.endswith("copies") else None
         with exchange.PartWriter(task.work / folder, name, partitions) as writer:
             for some in records():
-                part = some["low"] % np.uint64(partitions) if shard_of is None else shard_of[some["rank"]]
-                writer.write(some, part)
+                writer.write(some, some["low"] % np.uint64(partitions))
                 count += len(some)
         return writer.paths, count
 
+    return _once(task, folder, name, work)
+
+
+def _once(task: Round, folder: str, name: str, work: Callable[[], tuple[list[Path], int]]) -> int:
     record = task.work / folder / f".{name}.done.json"
     result: int = once(record, task.corpus.fingerprint, work)
     return result
@@ -230,7 +232,12 @@ def _window_copies(task: Round) -> int:
 
 
 def _copies(task: Round, edit: str) -> int:
-    def records() -> Iterator[Any]:
-        yield exchange.later_copies(exchange.read_part(task.work / edit / "keys", task.number, exchange.KEY))
+    """Part the copies of a partition by the shard of their document, once; returns how many."""
+    folder, name = f"{edit}/copies", str(task.number)
 
-    return _write(task, f"{edit}/copies", str(task.number), len(task.shards), records)
+    def work() -> tuple[list[Path], int]:
+        found = exchange.later_copies(exchange.read_part(task.work / edit / "keys", task.number, exchange.KEY))
+        shard_of = np.load(task.work / "shard_of.npy", mmap_mode="r")
+        return exchange.write_parts(task.work / folder, name, found, shard_of[found["rank"]]), len(found)
+
+    return _once(task, folder, name, work)

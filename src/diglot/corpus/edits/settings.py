@@ -7,6 +7,7 @@ from typing import Any
 
 from diglot.core.errors import ConfigError, unknown
 
+EDITED_AWAY = "edited_away"  # the rule that drops a document of which the edits leave too little
 PII_KINDS = ("email", "phone", "ip", "cn_id", "card", "ssn")
 UNITS = ("line", "paragraph")
 CHINESE = ("zh-Hans", "zh-Hant")

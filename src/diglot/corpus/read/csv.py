@@ -71,7 +71,7 @@ def _rows(lines: Iterator[tuple[bytes, int]], limit: int, delimiter: bytes) -> I
 
     A row whose quoted field ends within twice the limit is refused as one. A quote that is not closed by then is taken
     for a stray one: its line is refused and the next one starts a row. Each stray quote costs a look ahead; when
-    those have read MAX_LOOK_AHEAD times the limit, rows are single lines. delimiter: empty until the first row shows it.
+    those have read MAX_LOOK_AHEAD times the limit, rows are single lines. delimiter: empty until a row shows it.
     """
     waiting: deque[tuple[bytes, int]] = deque()
     offset = looked_at = 0

@@ -10,12 +10,13 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diglot.core.errors import ConfigError, InputError
+from diglot.corpus.signals.url_lists import FILES as URL_FILES
 from diglot.corpus.signals.url_lists import files_of, listed, load_url_list
 from diglot.corpus.signals.word_lists import load_word_list
 
@@ -56,7 +57,7 @@ class Brought:
             return {f"words.{named.name}": _words(documents["text"], named) for named in self.word_lists}
         if family == "url":
             return {f"url.{named.name}": _urls(documents["url"], named) for named in self.url_lists}
-        return {f"meta.{name}": _meta(documents["meta"], name) for name in self.meta_fields}
+        return _meta(documents["meta"], self.meta_fields)
 
     def entries(self) -> dict[str, Any]:
         """For the counts of a step: how many entries each list has, and those that cannot match."""
@@ -98,9 +99,20 @@ def meta_number(meta: str | None, name: str) -> float:
     Catches: whatever was measured before, such as a perplexity that a corpus publishes. Wrongly catches: as that does.
     Source: RedPajama-V2 (Together 2023), whose published signals policies may use.
     """
+    return _number(_fields(meta), name)
+
+
+def _fields(meta: str | None) -> dict[str, Any]:
     fields = json.loads(meta) if meta else {}
-    value = fields.get(name) if isinstance(fields, dict) else None
-    return float(value) if isinstance(value, int | float) else float("nan")
+    return fields if isinstance(fields, dict) else {}
+
+
+def _number(fields: Mapping[str, Any], name: str) -> float:
+    value = fields.get(name)
+    try:
+        return float(value) if isinstance(value, int | float) else float("nan")
+    except OverflowError:  # JSON has whole numbers of any length
+        return float("nan")
 
 
 def _words(texts: pa.ChunkedArray, named: Named) -> Any:
@@ -130,11 +142,12 @@ def _urls(urls: pa.ChunkedArray, named: Named) -> Any:
     return pa.array([listed(url, found) for url in urls.to_pylist()], pa.float32())
 
 
-def _meta(metas: pa.ChunkedArray, name: str) -> Any:
+def _meta(metas: pa.ChunkedArray, names: Sequence[str]) -> dict[str, Any]:
     import pyarrow as pa
 
     try:
-        return pa.array([meta_number(meta, name) for meta in metas.to_pylist()], pa.float32())
+        found = [_fields(meta) for meta in metas.to_pylist()]
+        return {f"meta.{name}": pa.array([_number(fields, name) for fields in found], pa.float32()) for name in names}
     except ValueError as error:
         raise InputError(f"the metadata of a document are not JSON: {error}. Ingest the source again.") from error
 
@@ -144,7 +157,8 @@ def _digest(files: list[Path]) -> str:
 
     digest = xxhash.xxh3_128()
     for file in files:
-        digest.update(f"{file.name}\0".encode())
+        if file.name in URL_FILES:  # where the name says what the entries are; that of a word list says nothing
+            digest.update(f"{file.name}\0".encode())
         try:
             with file.open("rb") as stream:
                 while block := stream.read(1 << 20):

@@ -90,7 +90,7 @@ def listed(url: str | None, urls: UrlList) -> float:
 def address(url: str) -> tuple[str, str]:
     """Host (lower case, without user, port and final dot) and the rest from its first `/`, `?` or `#` on."""
     scheme, separator, after = url.strip().partition("://")
-    remainder = after if separator and "/" not in scheme else url.strip().removeprefix("//")
+    remainder = after if separator and not set("/?#") & set(scheme) else url.strip().removeprefix("//")
     cut = min((place for mark in "/?#" if (place := remainder.find(mark)) >= 0), default=len(remainder))
     host, rest = remainder[:cut].rpartition("@")[2].lower(), remainder[cut:]
     if not host.startswith("["):  # an IPv6 address has colons of its own
