@@ -9,12 +9,22 @@ import time
 import numpy as np
 import pyarrow as pa
 import pytest
+from few_files import few_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diglot.core.errors import ConfigError
 from diglot.corpus.edits.code_blocks import code_ranges, inside
-from diglot.corpus.edits.exchange import FINGERPRINT, KEY, PartWriter, later_copies, read_part, shared_keys
+from diglot.corpus.edits.exchange import (
+    COPY,
+    FINGERPRINT,
+    KEY,
+    PartWriter,
+    later_copies,
+    read_part,
+    shared_keys,
+    write_parts,
+)
 from diglot.corpus.edits.full_width import full_width, full_width_spans
 from diglot.corpus.edits.line_filter import line_filter, objection
 from diglot.corpus.edits.links import links
@@ -155,11 +165,26 @@ def test_what_only_looks_like_a_link_stays(text):
     assert links(text.encode()) == []
 
 
-def test_a_page_on_one_line_takes_linear_time():
-    text = b"x](http://a.b/c y" * 20_000
+@pytest.mark.parametrize(
+    ("part", "num_links"),
+    [
+        ("x](http://a.b/c y", 20_000),
+        ("http://a.b/c,", 32),  # addresses joined by commas are cut at the longest address
+        ("x]`http://a.b/c ", 10_000),  # every second one stands between backticks
+    ],
+)
+def test_a_page_on_one_line_takes_linear_time(part, num_links):
+    text = part.encode() * 20_000
     started = time.process_time()
-    assert len(links(text)) == 20_000
+    assert len(links(text)) == num_links
     assert time.process_time() - started < 10  # comparing each with all before takes minutes
+
+
+def test_code_between_many_backticks_takes_linear_time():
+    for text in (b"`" * 100_000, b"``` " * 50_000, b"`a" * 50_000, b"`a\n" * 50_000):
+        started = time.process_time()
+        code_ranges(text, backticks=True)
+        assert time.process_time() - started < 5, text[:8]
 
 
 def test_links_in_code_go_when_asked():
@@ -204,6 +229,10 @@ def cn_id(body: str) -> str:
         (f"身份证{cn_id('11010519491231002')}。", "身份证<cn_id>。"),
         ("card 4111 1111 1111 1111, 5555-5555-5555-4444, 378282246310005", "card <card>, <card>, <card>"),
         ("SSN 536-90-4399.", "SSN <ssn>."),
+        ("The server 91.198.174.192 is down", "The server <ip> is down"),
+        ("jovan@uns.ac.rs", "<email>"),
+        ("主页http://www.abc.cn，邮箱zhang@abc.cn", "主页http://www.abc.cn，邮箱<email>"),
+        ("13800138000/13900139000", "<phone>/<phone>"),
     ],
 )
 def test_personal_data_is_replaced(text, left):
@@ -375,6 +404,22 @@ def test_of_equal_keys_the_smallest_rank_is_first_whatever_the_order(tmp_path):
         parts = [read_part(tmp_path / "keys", number, KEY) for number in range(3)]
         assert sorted(map(tuple, np.concatenate(parts).tolist())) == sorted(rows)
         assert all(set(part["low"] % 3) <= {number} for number, part in enumerate(parts))
+
+
+def test_records_of_many_shards_are_written_with_few_files_open(tmp_path):
+    rng = np.random.default_rng(0)
+    records = np.zeros(2_000, COPY)
+    records["rank"], parts = np.arange(2_000), rng.integers(0, 200, 2_000)
+    with few_files(50):
+        paths = write_parts(tmp_path, "7", records, parts)
+    assert sorted(paths) == sorted(tmp_path.rglob("*.bin"))
+    assert len(paths) == len(set(parts.tolist()))
+    for part in range(200):
+        assert read_part(tmp_path, part, COPY)["rank"].tolist() == np.flatnonzero(parts == part).tolist()
+
+
+def test_no_records_leave_no_file(tmp_path):
+    assert write_parts(tmp_path, "0", np.zeros(0, COPY), np.zeros(0, np.int32)) == []
 
 
 def test_shared_keys_stand_in_two_documents_not_twice_in_one():

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -99,6 +104,22 @@ def test_no_documents_and_only_empty_documents():
     for kernel, columns in KERNELS.values():
         assert measured(kernel, []).shape == (0, len(columns))
         assert not measured(kernel, ["", ""]).any()
+
+
+def test_a_document_shorter_than_the_smallest_table_stays_inside_it():
+    """Compiled code does not look where it writes; interpreted, it raises IndexError."""
+    code = (
+        "import numpy as np, pyarrow as pa\n"
+        "from diglot.kernels.jit import classes, text_buffers\n"
+        "from diglot.kernels.repetition import repetition\n"
+        "np.seterr(over='ignore')\n"
+        "print(repetition(*text_buffers(pa.array(['c c c c'], pa.large_string())), classes()).tolist())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "NUMBA_DISABLE_JIT": "1"}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_allclose(json.loads(done.stdout), defined(REPETITION_COLUMNS, ["c c c c"]), rtol=1e-5, atol=1e-6)
 
 
 def test_signals_equal_their_definitions_on_real_prose(shared):

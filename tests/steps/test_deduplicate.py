@@ -92,6 +92,25 @@ def test_each_kind_of_document_gets_its_verdict(tmp_path):
         assert counts["documents"] == counts["kept"] + counts["exact_duplicate"] + counts["near_duplicate"]
 
 
+def test_a_second_step_keeps_what_the_first_found_and_shares_its_rules(tmp_path):
+    text, other = english(1), english(2)
+    texts = (text, changed(text, 2), changed(text, 14), other, other.replace(" ", "\n"))
+    docs = [Doc(text, id=f"{n:032x}", url=f"https://example.org/{n}") for n, text in enumerate(texts)]
+    original, near, far, _, exact = (doc.id for doc in docs)
+    strict = {"verify_jaccard": 0.8, "verify_containment": None, "survivor": "first"}
+    first, before = deduplicated(tmp_path, docs, **strict)
+    assert {row["id"]: row["first_reason"] for row in before.values() if not row["keep"]} == {near: 3, exact: 2}
+    loose = {"threshold": 0.3, "verify_jaccard": 0.3, "survivor": "first"}
+    second = run_step(STEP, tmp_path / "deduplicate" / "again", inputs={"from": first}, **loose)
+    after = verdicts(second)
+    assert rule_names(second) == rule_names(first) == [*RULES, "exact_duplicate", "near_duplicate"]
+    for dropped in (near, exact):
+        assert after[dropped] == before[dropped]
+    found = after[far]
+    assert (found["keep"], found["first_reason"], found["reasons"]) == (False, 3, 1 << 3)
+    assert (found["duplicate_of"], found["cluster"]) == (original, after[original]["cluster"])
+
+
 def test_the_longest_or_the_smallest_id_survives_as_configured(tmp_path):
     text = english(3)
     short, long = Doc(text, id="0" * 32), Doc(changed(text, 2) + " with an end of its own", id="f" * 32)

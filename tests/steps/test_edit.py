@@ -46,6 +46,7 @@ from diglot.tokenizer.export import write_tokenizer
 from diglot.tokenizer.tokenizer import Tokenizer
 from diglot.tokenizer.training import TrainingSettings, train_vocabulary
 from diglot.trace.lineage import why
+from few_files import few_files
 from handmade_corpus import RULES, Doc, finish, run_step, selected
 
 NOTICE = "This notice stands on every page of the site, and it is long enough to count as a paragraph of its own."
@@ -299,6 +300,16 @@ def test_paragraphs_and_passages_of_a_large_copy_are_cut_from_all_but_the_first(
         own = doc.text.split(common)
         assert texts[doc.id] == own[0].rstrip() + own[1]
     assert done.counts["rules"]["substrings"]["documents"] == 11
+
+
+def test_copies_of_many_shards_are_found_with_few_files_open(tmp_path):
+    docs = [Doc(f"page {n}\n{NOTICE}\nits end", id=f"{n:032x}", shard=f"{n:02d}") for n in range(40)]
+    kept = selected(tmp_path, docs)
+    with few_files(25):
+        done = edit(tmp_path, kept=kept, edits=Edits(paragraphs=ParagraphsEdit()))
+    texts = texts_of(done)
+    assert texts[docs[0].id] == docs[0].text
+    assert all(texts[doc.id] == f"page {n}\nits end" for n, doc in enumerate(docs) if n)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diglot.core.errors import ConfigError
-from diglot.steps.pretrain import ModelConfig, PhaseConfig, PretrainConfig, plan
+from diglot.core.storage import write_json
+from diglot.ledger.artifact import Artifact
+from diglot.steps.pretrain import ModelConfig, PhaseConfig, PretrainConfig, plan, with_found_mixture
 from diglot.train.mixture import Budget, quotas
 
 SIZES = {"wiki.en": 100, "web.en": 600, "web.zh": 300, "books.zh": 50}
@@ -51,6 +53,15 @@ def test_what_spills_goes_to_weights_and_shares_in_proportion_and_never_to_exact
         quotas({"wiki.*": wiki, "*": Budget(weight=1, max_epochs=0.1, spill="redistribute")}, SIZES, 1000)
 
 
+def test_a_cap_holds_for_what_is_read_after_budgets_are_scaled_to_the_phase():
+    """950 sequences are asked for and the phase has 1000, so each stream is read 1000 / 950 times as often."""
+    mixture = {"wiki.*": Budget(epochs=1.9, max_epochs=1.95), "web.en": Budget(epochs=1), "books.*": Budget(tokens=160)}
+    with pytest.raises(ConfigError, match=r"needs 2\.00 epochs of 'wiki\.en'"):
+        quotas(mixture, SIZES, 1000, slack=60)
+    enough = {**mixture, "wiki.*": Budget(epochs=1.9, max_epochs=2)}
+    assert quotas(enough, SIZES, 1000, slack=60)["wiki.en"] == 200
+
+
 def test_budgets_that_do_not_fit_the_phase_are_refused_with_both_numbers():
     with pytest.raises(ConfigError, match=r"add up to 1,100 tokens, but the phase has 1,000. Lower a budget"):
         quotas({"*.en": Budget(tokens=1100), "*": 1.0}, SIZES, 1000)
@@ -85,6 +96,20 @@ def test_quotas_always_fill_the_phase(entries, num_sequences):
 def test_impossible_budgets_are_refused(settings, message):
     with pytest.raises(ConfigError, match=message):
         Budget(**settings)
+
+
+def test_a_mixture_that_was_searched_counts_tokens_whatever_the_phase_counts(tmp_path):
+    write_json(tmp_path / "mixture.json", {"*.en": 0.25, "*.zh": 0.75})
+    written = PhaseConfig(name="two", epochs=1, mixture={"*": 1.0}, weights_count="epochs")
+    config = PretrainConfig(
+        from_="p",
+        tokenizer="t",
+        mixture_from="s",
+        phases=(PhaseConfig(name="one", epochs=1, weights_count="epochs"), written),
+    )
+    one, two = with_found_mixture(config, {"mixture_from": Artifact(tmp_path)}).phases
+    assert (one.mixture, one.weights_count) == ({"*.en": 0.25, "*.zh": 0.75}, "tokens")
+    assert two == written
 
 
 def test_token_budgets_are_written_with_units_and_make_the_length_of_a_phase():

@@ -67,10 +67,10 @@ def write_parts(folder: Path, name: str, records: Any, parts: Any) -> list[Path]
     order = np.argsort(parts, kind="stable")
     numbers, begins = np.unique(parts[order], return_index=True)
     paths = []
-    for number, begin, end in zip(numbers.tolist(), begins.tolist(), [*begins[1:].tolist(), len(order)], strict=True):
+    for number, rows in zip(numbers.tolist(), np.split(order, begins[1:]), strict=False):  # of nothing: one empty split
         paths.append(folder / str(number) / f"{name}.bin")
         with atomic_path(paths[-1]) as partial:
-            records[order[begin:end]].tofile(partial)
+            records[rows].tofile(partial)
     return paths
 
 
