@@ -35,6 +35,7 @@ class Doc:
     id: str = field(default="")
     declared: str | None = "as identified"
     date: str | None = None
+    license: str | None = "CC0-1.0"
 
     def __post_init__(self) -> None:
         self.declared = self.lang if self.declared == "as identified" else self.declared
@@ -120,7 +121,7 @@ def _documents(rows: list[Doc]) -> pa.Table:
                 "source": doc.source,
                 "lang": doc.declared,
                 "date": doc.date,
-                "license": "CC0-1.0",
+                "license": doc.license,
                 "origin": {"container": "handmade.tar", "offset": row, "length": len(doc.text)},
                 "meta": "{}",
             }

@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 
+import pyarrow as pa
 import pytest
 import yaml
-from topic_pages import is_law, topic_corpus
+from topic_pages import WORDS, is_law, topic_corpus
 
 from diglot.core.errors import ConfigError, InputError
 from diglot.core.storage import read_json
+from diglot.corpus.classify.model import load
+from diglot.corpus.classify.scoring import ScoreTask, score_shard
 from diglot.corpus.classify.settings import Selection, TextSettings, TrainingSettings
-from diglot.corpus.tables import attribute_folder, attributes_of, decisions_of, documents_of, rule_names, shards
+from diglot.corpus.edits.settings import Edits, LinksEdit
+from diglot.corpus.tables import (
+    attribute_folder,
+    attributes_of,
+    decisions_of,
+    documents_of,
+    read_table,
+    rule_names,
+    shards,
+)
 from diglot.ledger.artifact import Artifact
 from diglot.steps.annotate import STEP as ANNOTATE
 from diglot.steps.classify import STEP as CLASSIFY
 from diglot.steps.classify import ClassifyConfig
+from diglot.steps.edit import STEP as EDIT
 from diglot.steps.select import STEP as SELECT
 from diglot.steps.train_classifier import STEP as TRAIN
 from diglot.steps.train_classifier import TrainClassifierConfig, observe
 from diglot.trace.lineage import why
-from handmade_corpus import run_step, selected
+from handmade_corpus import Doc, run_step, selected
 
 TRAINING = TrainingSettings(epochs=25, learning_rate=0.5, dimension=8, min_count=1, num_buckets=1 << 12)
 LAW = Selection(hosts=("law.org",), url_patterns=("falv", "court.net/cases"))
@@ -128,6 +142,38 @@ def test_workers_and_a_kill_do_not_change_a_byte(corpus, model, scored):
     again = run_step(CLASSIFY, out, workers=2, inputs=inputs, name="law")
     for path in (scored.path / "attributes").rglob("*.parquet"):
         assert path.read_bytes() == (again.path / path.relative_to(scored.path)).read_bytes()
+
+
+def test_scores_below_an_edit_are_of_the_edited_text_and_only_of_what_is_kept(tmp_path, model):
+    law, food = (" ".join([WORDS[topic]] * 2) for topic in ("law", "cooking"))
+    docs = [
+        Doc(f"{food} https://example.org/{'-'.join(law.split() * 3)}/x {food}", url="https://a.org/1"),
+        Doc(law, url="https://a.org/2"),
+        Doc(law, url="https://a.org/3", reason=1),
+    ]
+    chosen = selected(tmp_path, docs)
+    edited = run_step(EDIT, tmp_path / "edit" / "e", inputs={"from": chosen}, edits=Edits(links=LinksEdit()))
+    (shard,) = shards(chosen.upstream("ingest"))
+    task = ScoreTask(
+        corpus=edited,
+        shard=shard,
+        out=tmp_path / "scores",
+        model=model.path,
+        quantised=False,
+        columns=(("positive", "score"),),
+        key="k",
+        kept_only=True,
+    )
+    counts = score_shard(task)
+    scores = read_table(tmp_path / "scores" / "score" / shard.file)["score"].to_pylist()
+    left = [f"{food} {food}", law]
+    classifier = load(model.path, False)
+    alone = classifier.probabilities(pa.array(left, pa.large_string()), ["positive"])[:, 0]
+    assert scores[:2] == pytest.approx(alone.tolist())
+    assert scores[2] == 0
+    assert counts["bytes"] == sum(map(len, left))
+    whole = score_shard(dataclasses.replace(task, corpus=chosen, out=tmp_path / "whole", kept_only=False))
+    assert whole["bytes"] == sum(len(doc.text) for doc in docs)
 
 
 def test_a_classifier_from_labelled_lines_has_a_column_for_each_label(tmp_path, corpus):

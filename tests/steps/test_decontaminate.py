@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 
 import pytest
@@ -31,6 +32,11 @@ PASSAGE = (
 PHRASE = "Choose the one answer that best completes the following sentence about the passage"
 FILLER_EN = "The committee met in the spring to speak about the roads of the valley and the price of timber. " * 4
 FILLER_ZH = "本手册介绍系统的安装方法和日常维护工作，管理员应当定期检查磁盘空间并备份重要文件。" * 4
+
+STORIES = [
+    " ".join(random.Random(n).choices("harbour lamp ship pilot water bread captain dawn cape list".split(), k=40))
+    for n in range(10)
+]
 
 ITEMS = {
     "bakery_test": [
@@ -213,9 +219,32 @@ def test_held_out_documents_are_found_in_training_documents(tmp_path, benchmarks
 
 
 def test_benchmarks_and_held_out_documents_can_be_looked_for_one_after_the_other(tmp_path, benchmarks):
-    first = decontaminated(tmp_path, benchmarks)
-    with pytest.raises(InputError, match="'contaminated' already"):
-        decontaminated(tmp_path, benchmarks, name="again", corpus=first)
+    docs = {
+        "chinese": DOCS["chinese"],
+        **{f"page-{n}": f"{n}. {STORIES[n // 2]} The end of page {n}." for n in range(20)},
+    }
+    first = decontaminated(tmp_path, benchmarks, corpus=corpus(tmp_path, docs))
+    split = run_step(
+        SPLIT, tmp_path / "split" / "s", inputs={"from": first}, share_heldout=0.3, min_heldout_documents=3,
+        max_heldout_share=0.6, seed=4,
+    )  # fmt: skip
+    second = decontaminated(tmp_path, benchmarks, name="second", corpus=split, benchmarks="", heldout=True)
+    third = decontaminated(tmp_path, benchmarks, name="third", corpus=second)
+    rules = [*RULES, "contaminated", "heldout_overlap"]
+    assert rule_names(second) == rule_names(third) == rules
+    planted, found = dropped_by(first), dropped_by(second)
+    assert planted == {"chinese": "contaminated", "dropped": RULES[1]}
+    assert planted.items() < found.items()
+    overlap = found.keys() - planted.keys()
+    assert {found[name] for name in overlap} == {"heldout_overlap"}
+    assert dropped_by(third) == found
+    artifacts = {"pages": first.upstream("ingest"), "first": first, "held": split, "second": second, "third": third}
+    by_benchmark = why(artifacts, "https://example.org/chinese").objections
+    assert [(one.rule, one.why) for one in by_benchmark] == [("contaminated", "holds trains 7#zh (1.00)")]
+    (objection,) = why(artifacts, f"https://example.org/{min(overlap)}").objections
+    assert (objection.rule, objection.limit) == ("heldout_overlap", "at least 0.3 of one held-out document")
+    assert objection.why.startswith("holds held-out documents ")
+    assert objection.value > 0.3
 
 
 def test_fields_of_a_benchmark_can_be_named(tmp_path, benchmarks):

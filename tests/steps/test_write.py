@@ -14,9 +14,11 @@ import zstandard
 from diglot.core.errors import ConfigError
 from diglot.corpus.read.formats import format_of, read
 from diglot.corpus.read.record import Limits, SourceFile
+from diglot.corpus.splits import split_documents
 from diglot.ledger.artifact import Artifact
+from diglot.steps.split import STEP as SPLIT
 from diglot.steps.write import FORMATS, STEP, WriteConfig
-from handmade_corpus import run_step, selected
+from handmade_corpus import Doc, run_step, selected
 from small_store import documents
 
 DOCS = documents(12)
@@ -73,6 +75,25 @@ def test_worker_counts_1_and_2_write_the_same_bytes(corpus, tmp_path):
     one, two = ({p.relative_to(w.path): p.read_bytes() for p in (w.path / "output").rglob("*.gz")} for w in written)
     assert one == two
     assert one
+
+
+@pytest.mark.parametrize("form", ["jsonl.zst", "parquet"])
+def test_below_a_split_each_row_says_whether_it_is_held_out(corpus, tmp_path, form):
+    settings = {"share_heldout": 0.3, "max_heldout_share": 0.6, "min_heldout_documents": 1}
+    split = run_step(SPLIT, tmp_path / "split" / "s", inputs={"from": corpus}, **settings)
+    written = run_step(STEP, tmp_path / "write" / "w", inputs={"from": split}, format=form)
+    found = {row["id"]: row["held_out"] for path in written.path.rglob(f"*.{form}") for row in rows(path)}
+    heldout = {i for _, table in split_documents(split, "heldout", ["id"]) for i in table["id"].to_pylist()}
+    assert found == {doc.id: doc.id in heldout for doc in KEPT}
+    assert 0 < len(heldout) < len(KEPT)
+    above = run_step(STEP, tmp_path / "write" / "above", inputs={"from": corpus}, format=form)
+    assert all("held_out" not in row for path in above.path.rglob(f"*.{form}") for row in rows(path))
+
+
+def test_documents_without_a_licence_are_counted_as_unknown(tmp_path):
+    docs = [Doc("a page that may be copied"), Doc("a page that says nothing", license=None)]
+    written = run_step(STEP, tmp_path / "write" / "w", inputs={"from": selected(tmp_path, docs)})
+    assert written.counts["documents_by_license"] == {"CC0-1.0": 1, "unknown": 1}
 
 
 def test_an_unknown_format_is_refused_with_the_nearest_one():

@@ -12,10 +12,12 @@ import pytest
 
 from diglot.core.errors import ConfigError, InputError
 from diglot.core.storage import write_json
+from diglot.corpus.edits.settings import Edits, FullWidthEdit, LinksEdit, PiiEdit
 from diglot.corpus.pack import PackedTokens
 from diglot.corpus.tables import Shard, write_table
 from diglot.ledger.artifact import Artifact
 from diglot.steps.deduplicate import STEP as DEDUPLICATE
+from diglot.steps.edit import STEP as EDIT
 from diglot.steps.pack import STEP as PACK
 from diglot.steps.split import STEP as SPLIT
 from diglot.tokenizer.export import write_tokenizer
@@ -170,6 +172,29 @@ def test_a_dropped_document_names_its_rule_its_measure_and_the_limit(run, tmp_pa
     assert foreign.objections[0].rule == "language"
     assert foreign.objections[0].limit.startswith("identified as de")
     assert foreign.lang == "de"
+
+
+def test_a_policy_for_any_language_describes_its_rules(tmp_path):
+    doc = Doc("eine kurze Seite", lang="de", reason=1)
+    kept = selected(tmp_path, [doc])
+    rules = [{"name": "matrix-en/num_units", "signal": "num_units", "limits": "num_units < 20", "why": "stubs"}]
+    write_json(kept.path / "policies.json", {"en": {"rules": [{**rules[0], "why": "another"}]}, "*": {"rules": rules}})
+    (objection,) = why({"pages": kept.upstream("ingest"), "kept": kept}, doc.id).objections
+    assert (objection.limit, objection.why) == ("num_units < 20", "stubs")
+
+
+def test_of_several_edit_steps_the_one_that_dropped_a_document_says_its_limit(tmp_path):
+    docs = [Doc("words and https://example.org/a-long-address-of-a-page", id="1" * 32), Doc("ＡＢＣ stay", id="2" * 32)]
+    edits = (Edits(full_width=FullWidthEdit()), Edits(links=LinksEdit()), Edits(pii=PiiEdit()))
+    artifacts = {"kept": selected(tmp_path, docs)}
+    for number, (share, chosen) in enumerate(zip((0.1, 0.5, 0.9), edits, strict=True)):
+        last = artifacts[list(artifacts)[-1]]
+        out = tmp_path / "edit" / f"e{number}"
+        artifacts[f"e{number}"] = run_step(
+            EDIT, out, inputs={"from": last}, edits=chosen, min_kept_share=share, min_chars=1
+        )
+    (objection,) = why({**artifacts, "pages": last.upstream("ingest")}, "1" * 32).objections
+    assert objection.limit == "at least 50% of the characters and 1 of them left by the edits"
 
 
 def test_every_objection_is_listed_the_first_reason_first(run):
