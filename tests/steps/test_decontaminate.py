@@ -220,10 +220,10 @@ def test_held_out_documents_are_found_in_training_documents(tmp_path, benchmarks
 
 def test_benchmarks_and_held_out_documents_can_be_looked_for_one_after_the_other(tmp_path, benchmarks):
     docs = {
-        "chinese": DOCS["chinese"],
+        **{name: DOCS[name] for name in ("chinese", "joined")},
         **{f"page-{n}": f"{n}. {STORIES[n // 2]} The end of page {n}." for n in range(20)},
     }
-    first = decontaminated(tmp_path, benchmarks, corpus=corpus(tmp_path, docs))
+    first = decontaminated(tmp_path, benchmarks / "more", corpus=corpus(tmp_path, docs))
     split = run_step(
         SPLIT, tmp_path / "split" / "s", inputs={"from": first}, share_heldout=0.3, min_heldout_documents=3,
         max_heldout_share=0.6, seed=4,
@@ -237,10 +237,11 @@ def test_benchmarks_and_held_out_documents_can_be_looked_for_one_after_the_other
     assert planted.items() < found.items()
     overlap = found.keys() - planted.keys()
     assert {found[name] for name in overlap} == {"heldout_overlap"}
-    assert dropped_by(third) == found
+    assert dropped_by(third) == {**found, "joined": "contaminated"}
     artifacts = {"pages": first.upstream("ingest"), "first": first, "held": split, "second": second, "third": third}
-    by_benchmark = why(artifacts, "https://example.org/chinese").objections
-    assert [(one.rule, one.why) for one in by_benchmark] == [("contaminated", "holds trains 7#zh (1.00)")]
+    for name, item in {"chinese": "trains 7#zh", "joined": "bakery_test b/2"}.items():
+        (objection,) = why(artifacts, f"https://example.org/{name}").objections
+        assert (objection.rule, objection.why) == ("contaminated", f"holds {item} (1.00)")
     (objection,) = why(artifacts, f"https://example.org/{min(overlap)}").objections
     assert (objection.rule, objection.limit) == ("heldout_overlap", "at least 0.3 of one held-out document")
     assert objection.why.startswith("holds held-out documents ")
