@@ -137,6 +137,24 @@ def test_globs_folders_and_sizes_of_an_object_store(flaky_store):
         listed("flaky://bucket/zh/*.jsonl")
 
 
+def test_files_of_a_store_are_not_asked_one_by_one_for_what_their_listing_says(flaky_store, monkeypatch):
+    import fsspec
+
+    for number in range(30):
+        put(f"flaky://bucket/en/{number}.jsonl", LINES[:number])
+    asked: list[str] = []
+    store = fsspec.get_filesystem_class("flaky")
+    info = store.info
+    monkeypatch.setattr(
+        store, "info", lambda self, path, **settings: asked.append(path) or info(self, path, **settings)
+    )
+    for spec in ("flaky://bucket/en/*.jsonl", "flaky://bucket/en"):
+        asked.clear()
+        files = find([spec], bases=[], selection=Selection(), progress=QUIET).files
+        assert sorted(file.size for file in files) == list(range(30))
+        assert len(asked) <= 3  # of the folder
+
+
 # ---------------------------------------------------------------- Common Crawl
 
 

@@ -293,14 +293,19 @@ def _remote(spec: str) -> list[tuple[str, int]]:
     try:
         system, path = fsspec.url_to_fs(spec)
         if GLOB.search(path):
-            matches = sorted(match for match in system.glob(path) if not system.isdir(match))
+            matches = system.glob(path, detail=True)
         elif not spec.startswith("http") and system.isdir(path):
-            matches = sorted(system.find(path))
+            matches = system.find(path, detail=True)
         else:
-            matches = [path]
-        if not matches:
+            matches = {path: system.info(path)}
+        files = {name: facts for name, facts in sorted(matches.items()) if facts["type"] != "directory"}
+        if not files:
             raise InputError(f"source '{spec}' matches nothing. Check the address.")
-        return [(system.unstrip_protocol(match), int(system.size(match) or 0)) for match in matches]
+        # A listing brings the sizes; that of a web server does not, and the file itself is asked.
+        sizes = {
+            name: system.size(name) if facts.get("size") is None else facts["size"] for name, facts in files.items()
+        }
+        return [(system.unstrip_protocol(name), int(size or 0)) for name, size in sizes.items()]
     except (ImportError, ValueError) as error:
         protocol = spec.partition("://")[0]
         package = FILE_SYSTEMS.get(protocol)
