@@ -14,7 +14,7 @@ import zstandard
 from diglot.corpus.decontaminate.index import NgramLengths, build_index, coverage
 from diglot.corpus.decontaminate.items import benchmark_files, benchmark_name, read_benchmark
 from diglot.corpus.decontaminate.report import excerpt
-from diglot.corpus.decontaminate.scan import merged
+from diglot.corpus.ranges import joined
 from diglot.kernels.jit import text_buffers
 from diglot.kernels.ngrams import find
 
@@ -62,7 +62,7 @@ def test_the_length_of_ngrams_follows_the_text_and_its_script():
 
 
 def test_spans_that_touch_are_one_and_an_excerpt_shows_the_longest():
-    assert merged([(4, 9), (0, 5), (12, 15), (15, 16)]) == [[0, 9], [12, 16]]
+    assert joined([(4, 9), (0, 5), (12, 15), (15, 16)]) == [(0, 9), (12, 16)]
     text = "前面的话 one two three 後面".encode()
     start = text.index(b"one")
     assert excerpt(text, [[0, 3], [start, start + 13]]) == "前面的话 [one two three] 後面"

@@ -9,12 +9,11 @@ import time
 import numpy as np
 import pyarrow as pa
 import pytest
-from few_files import few_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diglot.core.errors import ConfigError
-from diglot.corpus.edits.code_blocks import code_ranges, inside
+from diglot.corpus.edits.code_blocks import code_ranges
 from diglot.corpus.edits.exchange import (
     COPY,
     FINGERPRINT,
@@ -35,6 +34,7 @@ from diglot.corpus.edits.settings import (
     Edits,
     FullWidthEdit,
     LinesEdit,
+    LinksEdit,
     ParagraphsEdit,
     PiiEdit,
     SimilarLinesEdit,
@@ -44,7 +44,9 @@ from diglot.corpus.edits.similar_lines import similar_lines
 from diglot.corpus.edits.spans import EDITED, Span, apply, apply_to_column, edited_table, merge
 from diglot.corpus.edits.substrings import cuts, fingerprints, passages, window_keys
 from diglot.corpus.edits.texts import Texts
+from diglot.corpus.ranges import inside
 from diglot.text.sentences import sentence_starts
+from few_files import few_files
 
 texts = st.lists(
     st.sampled_from(
@@ -507,11 +509,20 @@ def test_passages_are_cut_at_sentences_and_code_stays():
         (lambda: ParagraphsEdit(min_chars=0), "blank lines"),
         (lambda: SubstringsEdit(min_bytes=5), "by chance"),
         (lambda: SimilarLinesEdit(max_share=0.9), "0.5"),
+        (lambda: Edits(links=LinksEdit(languages=("en", "zh"))), "languages of links.*'zh'. Write 'zh-Hans'"),
+        (lambda: Edits(pii=PiiEdit(languages=("zh_TW",))), "Write 'zh-Hant'"),
+        (lambda: Edits(lines=LinesEdit(policy=True, languages=("English",))), "such as en or zh-Hans"),
+        (lambda: Edits(similar_lines=SimilarLinesEdit(languages=())), "languages of similar_lines is empty"),
     ],
 )
 def test_settings_that_make_no_sense_say_what_to_write(make, message):
     with pytest.raises(ConfigError, match=message):
         make()
+
+
+def test_every_language_that_is_identified_may_be_edited():
+    for language in ("en", "zh-Hans", "zh-Hant", "ceb", "gsw", "und"):
+        assert Edits(links=LinksEdit(languages=(language,))).chosen()
 
 
 @settings(max_examples=300, deadline=None)

@@ -33,10 +33,8 @@ PHRASE = "Choose the one answer that best completes the following sentence about
 FILLER_EN = "The committee met in the spring to speak about the roads of the valley and the price of timber. " * 4
 FILLER_ZH = "本手册介绍系统的安装方法和日常维护工作，管理员应当定期检查磁盘空间并备份重要文件。" * 4
 
-STORIES = [
-    " ".join(random.Random(n).choices("harbour lamp ship pilot water bread captain dawn cape list".split(), k=40))
-    for n in range(10)
-]
+SHIPPING = ("harbour", "lamp", "ship", "pilot", "water", "bread", "captain", "dawn", "cape", "list")
+STORIES = [" ".join(random.Random(n).choices(SHIPPING, k=40)) for n in range(10)]
 
 ITEMS = {
     "bakery_test": [
@@ -254,6 +252,25 @@ def test_fields_of_a_benchmark_can_be_named(tmp_path, benchmarks):
     assert found["bakery_test"]["items"] == 1  # the others have no choices
     assert found["reading"]["found_items"] == 0
     assert found["trains"]["found_items"] == 1
+
+
+def test_of_two_patterns_of_fields_the_more_specific_counts_and_each_must_fit(tmp_path, benchmarks):
+    artifacts = corpus(tmp_path)
+    for number, fields in enumerate(
+        ({"*": ("question",), "bak*": ("choices",)}, {"bak*": ("choices",), "*": ("question",)})
+    ):
+        found = decontaminated(tmp_path, benchmarks, name=str(number), corpus=artifacts, fields=fields)
+        assert found.counts["benchmarks"]["bakery_test"]["items"] == 1
+    for fields, message in (
+        ({"bakry*": ("choices",)}, r"'bakry\*' fits no benchmark. The nearest is 'bakery_test'"),
+        (
+            {"trains": ("question",), "tr*": ("question",)},
+            r"'tr\*' fits only benchmarks that another pattern fits better",
+        ),
+    ):
+        config = DecontaminateConfig(from_="kept", benchmarks=str(benchmarks), fields=fields)
+        with pytest.raises(ConfigError, match=message):
+            observe(config, tmp_path, tmp_path)
 
 
 def test_the_fingerprint_follows_the_items(tmp_path, benchmarks):

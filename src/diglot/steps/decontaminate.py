@@ -37,7 +37,8 @@ class DecontaminateConfig:
     benchmarks: a folder of JSON-lines files (also .gz, .zst), a file, or a list of them; relative to the recipe or to
         the working folder.
     fields: pattern of benchmark names -> the fields that hold the question; the others of such a benchmark are left
-        out. Without it every field counts, as `corpus/decontaminate/items.py` says.
+        out. Of several patterns the most specific counts. Without one every field does, as
+        `corpus/decontaminate/items.py` says.
     drop_coverage: share of the question's (or the passage's) units that a document must have to be dropped.
     word_ngram, min_words: n-grams of at most and at least this many words; shorter questions are not looked for.
     character_ngram, min_characters: the same in texts that are mostly CJK characters.
@@ -147,9 +148,11 @@ def observe(config: DecontaminateConfig, recipe_dir: Path, store: Path) -> dict[
 
 
 def _files(config: DecontaminateConfig, recipe_dir: Path) -> list[Path]:
-    from diglot.corpus.decontaminate.items import benchmark_files
+    from diglot.corpus.decontaminate.items import benchmark_files, check_fields
 
-    return benchmark_files(config.paths, [recipe_dir, Path.cwd()])
+    files = benchmark_files(config.paths, [recipe_dir, Path.cwd()])
+    check_fields(config.fields, files)
+    return files
 
 
 def _prepare(config: DecontaminateConfig, context: StepContext) -> tuple[Index, list[ShardTask]]:
@@ -266,4 +269,4 @@ def _by_source(judged: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
     return dict(sorted(sums.items()))
 
 
-STEP = StepKind(kind="decontaminate", version=1, config=DecontaminateConfig, run=decontaminate, observe=observe)
+STEP = StepKind(kind="decontaminate", version=2, config=DecontaminateConfig, run=decontaminate, observe=observe)

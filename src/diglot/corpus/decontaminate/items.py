@@ -9,11 +9,12 @@ and the name of the field that holds it says what it is:
     (nothing)  ids, languages, sources, categories, settings: IGNORED, and fields whose name ends in `_id`
 
 Below `langs` each language is an item of its own, `<id>#<language>`, so that one leaked translation is a whole item. A
-recipe can name the fields of a file instead: `fields: {gsm8k*: [question]}`.
+recipe can name the fields of a file instead: `fields: {gsm8k*: [question]}`; the most specific pattern counts.
 """
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from typing import Any
 import xxhash
 
 from diglot.core.errors import ConfigError, InputError
+from diglot.core.patterns import most_specific
 from diglot.corpus.read.compression import decompressed
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
@@ -99,6 +101,17 @@ def benchmark_name(file: Path) -> str:
     return next((file.name.removesuffix(s) for s in SUFFIXES if file.name.endswith(s)), file.stem)
 
 
+def check_fields(fields: Mapping[str, Sequence[str]], files: Sequence[Path]) -> None:
+    """Raises ConfigError for a pattern that no benchmark goes by: its fields would silently not be chosen."""
+    names = [benchmark_name(file) for file in files]
+    for pattern in sorted(set(fields) - {most_specific(name, fields) for name in names}):
+        close = difflib.get_close_matches(pattern, names, n=1, cutoff=0.0)
+        fits = any(fnmatchcase(name, pattern) for name in names)
+        found = "only benchmarks that another pattern fits better" if fits else "no benchmark"
+        hint = f"The nearest is '{close[0]}'" if close else "There are none"
+        raise ConfigError(f"fields: '{pattern}' fits {found}. {hint}; name another pattern or take it out.")
+
+
 def observe_benchmarks(files: Sequence[Path]) -> dict[str, str]:
     """Benchmark -> digest of its file's bytes, for the fingerprint."""
     return {benchmark_name(file): xxhash.xxh3_128_hexdigest(file.read_bytes()) for file in files}
@@ -112,7 +125,8 @@ def read_benchmark(file: Path, fields: Mapping[str, Sequence[str]] | None = None
     Raises: InputError for a line that is no JSON object, naming file and line.
     """
     benchmark = benchmark_name(file)
-    wanted = next((names for pattern, names in (fields or {}).items() if fnmatchcase(benchmark, pattern)), None)
+    pattern = most_specific(benchmark, fields or {})
+    wanted = (fields or {})[pattern] if pattern is not None else None
     texts: list[ItemText] = []
     ids: dict[str, int] = {}
     for number, record in _records(file):

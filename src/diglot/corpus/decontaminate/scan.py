@@ -21,6 +21,7 @@ from diglot.corpus.decide import object_to
 from diglot.corpus.decontaminate.index import Index, coverage
 from diglot.corpus.decontaminate.items import ANSWER
 from diglot.corpus.finished import once, record_path
+from diglot.corpus.ranges import Range, joined
 from diglot.corpus.tables import Shard, decisions_of, documents_of, read_table, write_table
 from diglot.kernels.jit import text_buffers
 from diglot.kernels.ngrams import find
@@ -151,21 +152,6 @@ def judge_shard(task: ShardTask, verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def merged(spans: list[tuple[int, int]]) -> list[list[int]]:
-    """Spans in order, those that touch or overlap made one.
-
-    >>> merged([(4, 9), (0, 5), (12, 15)])
-    [[0, 9], [12, 15]]
-    """
-    whole: list[list[int]] = []
-    for start, stop in sorted(spans):
-        if whole and start <= whole[-1][1]:
-            whole[-1][1] = max(whole[-1][1], stop)
-        else:
-            whole.append([start, stop])
-    return whole
-
-
 def _scan(task: ShardTask) -> tuple[list[Path], dict[str, int]]:
     index = Index.load(task.index, task.index_key)
     texts = documents_of(task.corpus, task.shard, ["text"])["text"]
@@ -201,15 +187,15 @@ def _highest(rows: Any, values: Any) -> tuple[Any, Any]:
     return unique.astype(np.int64), values[order][first]
 
 
-def _spans(index: Index, places: pa.Table, wanted: list[tuple[int, int]]) -> list[list[list[int]]]:
+def _spans(index: Index, places: pa.Table, wanted: list[tuple[int, int]]) -> list[list[Range]]:
     """The merged byte spans of each (row, part)."""
-    spans: dict[tuple[int, int], list[tuple[int, int]]] = {key: [] for key in wanted}
+    spans: dict[tuple[int, int], list[Range]] = {key: [] for key in wanted}
     columns = (places[name].to_pylist() for name in PLACES.names)
     for row, ngram, start, stop in zip(*columns, strict=True):
         for part in set(index.part[index.first[ngram] : index.first[ngram + 1]].tolist()):
             if (row, part) in spans:
                 spans[row, part].append((start, stop))
-    return [merged(spans[key]) for key in wanted]
+    return [joined(spans[key]) for key in wanted]
 
 
 def _reasons(decisions: pa.Table, dropped: Any, rules: dict[str, int]) -> dict[str, int]:

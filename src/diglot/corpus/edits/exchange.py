@@ -21,7 +21,7 @@ KEY = np.dtype([("low", "<u8"), ("high", "<u8"), ("rank", "<i8"), ("start", "<i4
 COPY = np.dtype([("rank", "<i8"), ("first", "<i8"), ("start", "<i4"), ("stop", "<i4")])  # `first` has it before `rank`
 FINGERPRINT = np.dtype([("low", "<u8"), ("rank", "<i8")])
 PARTITION_BYTES = 96 << 20  # of keys; sorting takes some four times as much
-MAX_PARTITIONS = 512  # files that are open at once
+MAX_PARTITIONS = 512  # files that are open at once; keys of more than 48 GiB make partitions larger than that
 
 
 def num_partitions(num_bytes: int) -> int:

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from diglot.corpus.edits import LINES
-from diglot.corpus.edits.code_blocks import code_ranges, inside
+from diglot.corpus.edits.code_blocks import code_ranges
 from diglot.corpus.edits.settings import LinesEdit
 from diglot.corpus.edits.spans import Span
 from diglot.corpus.edits.texts import Texts
+from diglot.corpus.ranges import inside
 from diglot.text.lines import ends_with_stop
 from diglot.text.units import units
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 import re
 
 from diglot.corpus.edits import LINKS
-from diglot.corpus.edits.code_blocks import code_ranges, inside
+from diglot.corpus.edits.code_blocks import code_ranges
 from diglot.corpus.edits.spans import Span
+from diglot.corpus.ranges import Range, inside
 
 MAX_ADDRESS = 8192  # bytes, so that a list without white space takes linear time
 ADDRESS = re.compile(rb"(?:https?://|www\.)[!#-;=?-_a-z~{|}]+", re.IGNORECASE)
@@ -28,8 +29,6 @@ BRACKETS = {b"(": b")", b"<": b">", b"[": b"]", "（".encode(): "）".encode(), 
 TRAILING = b".,;:!?'*_\""  # closes the sentence rather than the address
 MIN_ADDRESS = len("www.a.b")
 MAX_NAME, MAX_WORDS = 300, 2000  # bytes of a link's name and words, so that a page on one line takes linear time
-
-Range = tuple[int, int]
 
 
 def links(text: bytes, keep_code: bool = True) -> list[Span]:

@@ -14,11 +14,12 @@ import numpy as np
 import xxhash
 
 from diglot.corpus.edits import PARAGRAPHS
-from diglot.corpus.edits.code_blocks import code_ranges, inside
+from diglot.corpus.edits.code_blocks import code_ranges
 from diglot.corpus.edits.exchange import KEY
 from diglot.corpus.edits.settings import ParagraphsEdit
 from diglot.corpus.edits.spans import Span
 from diglot.corpus.edits.texts import Texts
+from diglot.corpus.ranges import inside
 
 BLANK_LINES = re.compile(rb"\n(?:[ \t\r]*\n)+")
 _MASK = (1 << 64) - 1

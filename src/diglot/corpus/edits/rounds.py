@@ -4,7 +4,9 @@
     work/<edit>/copies/<shard>/<partition>.bin    what of it an earlier document has
     work/substrings/...                           the same for fingerprints before
 
-All files are scratch. Memory is bounded by a shard's text and by `exchange.PARTITION_BYTES`.
+All files are scratch. In memory are, in a worker, the text of a shard or the keys of a partition (`exchange` says how
+large one becomes), and for `substrings` the fingerprints that two documents have, 8 bytes each; in the main process the
+ids.
 """
 
 from __future__ import annotations
@@ -35,7 +37,11 @@ COPIED_SHARE = 2  # windows of 1 / so many of the bytes are expected to be share
 
 @dataclass(frozen=True, kw_only=True)
 class Round:
-    """One shard or one partition (`number`) of a round. sizes: partitions of fingerprints, keys and copies."""
+    """One shard or one partition (`number`) of a round.
+
+    partitions: into how many this round's records are parted. fingerprint_partitions: into how many the fingerprints
+    of `substrings` were; 0 before.
+    """
 
     corpus: Artifact
     shards: tuple[Shard, ...]
@@ -43,7 +49,7 @@ class Round:
     work: Path
     edits: Edits
     partitions: int
-    next_partitions: int
+    fingerprint_partitions: int
 
 
 def find_copies(
@@ -55,7 +61,7 @@ def find_copies(
     num_bytes = _rank(corpus, shards, work)
     workers = useful_workers(workers, num_bytes)
 
-    def run(function: Callable[[Round], int], what: str, tasks: int, partitions: int, after: int = 0) -> None:
+    def run(function: Callable[[Round], int], what: str, tasks: int, partitions: int, few: int = 0) -> None:
         rounds = [
             Round(
                 corpus=corpus,
@@ -64,7 +70,7 @@ def find_copies(
                 work=work,
                 edits=edits,
                 partitions=partitions,
-                next_partitions=after,
+                fingerprint_partitions=few,
             )
             for number in range(tasks)
         ]
@@ -220,7 +226,9 @@ def _window_keys(task: Round) -> int:
 
     def records() -> Iterator[Any]:
         folder = task.work / SUBSTRINGS / "shared"
-        shared = np.sort(np.concatenate([np.load(folder / f"{part}.npy") for part in range(task.next_partitions)]))
+        shared = np.sort(
+            np.concatenate([np.load(folder / f"{part}.npy") for part in range(task.fingerprint_partitions)])
+        )
         for texts, ranks in _texts(task, edit.languages):
             yield substrings.window_keys(texts, ranks, shared, edit.min_bytes)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from diglot.core.errors import ConfigError, unknown
+from diglot.corpus.read.declared import language_tag
 
 EDITED_AWAY = "edited_away"  # the rule that drops a document of which the edits leave too little
 PII_KINDS = ("email", "phone", "ip", "cn_id", "card", "ssn")
@@ -143,7 +144,22 @@ class Edits:
                 f"edits names none. Write for example edits: {{links: {{}}}}; known: "
                 f"{', '.join(one.name for one in fields(self))}."
             )
+        for name, edit in self.chosen().items():
+            _check_languages(name, edit.languages)
 
     def chosen(self) -> dict[str, Any]:
         """Name -> settings of the edits that are made."""
         return {one.name: getattr(self, one.name) for one in fields(self) if getattr(self, one.name) is not None}
+
+
+def _check_languages(edit: str, languages: tuple[str, ...] | None) -> None:
+    """Raises ConfigError for what no document can be identified as: the edit would leave all of them alone."""
+    if languages == ():
+        raise ConfigError(f"languages of {edit} is empty, so it would do nothing. Write null for every language.")
+    for language in languages or ():
+        tag = language_tag(language)
+        if tag != language:
+            hint = (
+                f"Write '{tag}'" if tag else "Write a tag of BCP 47 such as en or zh-Hans, or null for every language"
+            )
+            raise ConfigError(f"languages of {edit}: no document is identified as '{language}'. {hint}.")

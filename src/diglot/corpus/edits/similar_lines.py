@@ -4,7 +4,8 @@ MAP-Neo's similar-line rule for Chinese (arXiv 2405.19327): similar(a, b) <=> ed
 Differs from its released code: sentences of few characters and what is no prose stay, so that "!!!" and ellipses keep
 their marks and dialogues their short lines (`takes_part`); sentences with other numbers differ (`is_similar`); program
 code is left alone; a sentence is compared only with those that stay; and not every pair is compared
-(`diglot.kernels.similar_sentences` says why none is lost).
+(`diglot.kernels.similar_sentences` says why none is lost, except in texts that repeat one run of characters thousands
+of times).
 Wrongly deletes: refrains of songs and poems, formulas that a law or a contract repeats on purpose.
 """
 
@@ -15,10 +16,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from diglot.corpus.edits import SIMILAR_LINES
-from diglot.corpus.edits.code_blocks import code_ranges, inside
+from diglot.corpus.edits.code_blocks import code_ranges
 from diglot.corpus.edits.settings import SimilarLinesEdit
 from diglot.corpus.edits.spans import Span, within_line
 from diglot.corpus.edits.texts import Texts
+from diglot.corpus.ranges import inside
 from diglot.text.lines import ends_with_stop
 from diglot.text.units import CJK, DIGIT, LETTER, class_of
 

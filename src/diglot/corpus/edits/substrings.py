@@ -20,11 +20,12 @@ from typing import Any
 import numpy as np
 
 from diglot.corpus.edits import SUBSTRINGS
-from diglot.corpus.edits.code_blocks import Range, code_ranges
+from diglot.corpus.edits.code_blocks import code_ranges
 from diglot.corpus.edits.exchange import KEY
 from diglot.corpus.edits.settings import SubstringsEdit
 from diglot.corpus.edits.spans import Span, within_line
 from diglot.corpus.edits.texts import Texts
+from diglot.corpus.ranges import Range
 
 MIN_KEPT = 2  # a cut that sentence borders leave shorter than min_bytes / MIN_KEPT is not made
 
