@@ -15,7 +15,7 @@ from diglot.corpus.dedup.against import among, near_fixed
 from diglot.corpus.dedup.clusters import cluster_names
 from diglot.corpus.dedup.exact import exact_duplicates
 from diglot.corpus.dedup.linking import Comparisons, Pairs, link
-from diglot.corpus.dedup.lsh import PRESETS, Bands, Buckets, buckets, curve, search_bands
+from diglot.corpus.dedup.lsh import PRESETS, Bands, Buckets, curve, search_bands
 from diglot.corpus.dedup.near import NearDuplicates, Similar, near_duplicates
 from diglot.corpus.dedup.overlap import ShingleStore
 from diglot.corpus.dedup.signatures import InMemory, ShardSignatures, partitions_for, write
@@ -31,6 +31,12 @@ def comparisons_of(sets: list[set[int]]) -> Comparisons:
         lambda left, right: np.array([len(sets[a] & sets[b]) for a, b in zip(left, right, strict=True)], np.int64),
         lambda documents: np.array([len(sets[d]) for d in documents], np.int64),
     )
+
+
+def all_buckets(signature, bands: Bands) -> Buckets:
+    """Of documents numbered as the rows of their signatures."""
+    numbers = np.arange(len(signature))
+    return InMemory(signature, numbers).buckets("near", bands, numbers)
 
 
 def buckets_of(members: list[set[int]]) -> Buckets:
@@ -126,7 +132,7 @@ def test_rounds_beyond_the_limit_are_counted_and_drop_nothing():
 @given(st.lists(st.lists(st.integers(0, 3), min_size=6, max_size=6), min_size=1, max_size=12))
 def test_buckets_hold_exactly_the_documents_that_agree_on_a_band(rows):
     signature = np.array(rows, np.uint32)
-    found = buckets(signature, Bands(3, 2))
+    found = all_buckets(signature, Bands(3, 2))
     groups = {tuple(found.members[a:b].tolist()) for a, b in itertools.pairwise(found.starts)}
     expected = set()
     for band in range(3):
@@ -186,7 +192,7 @@ def test_lsh_proposes_pairs_of_known_similarity_as_often_as_the_s_curve_says(jac
     # Shingles of one unit, so that the similarity is known exactly.
     offsets = np.cumsum([0, *map(len, documents)])
     signature, _ = signatures(offsets, np.frombuffer(b"".join(documents), np.uint8), shingle_units=1)
-    found = buckets(signature, Bands(14, 8))
+    found = all_buckets(signature, Bands(14, 8))
     groups = (found.members[a:b] for a, b in itertools.pairwise(found.starts))
     hits = len({int(group[0]) for group in groups if group[0] + num_pairs in group})
     exact = shared / (2 * size - shared)

@@ -19,7 +19,7 @@ from diglot.kernels.quality import COLUMNS as QUALITY_COLUMNS
 from diglot.kernels.quality import quality
 from diglot.kernels.repetition import COLUMNS as REPETITION_COLUMNS
 from diglot.kernels.repetition import repetition
-from diglot.kernels.units import MARKS, scan_lines, scan_text, scan_units
+from diglot.kernels.units import MARKS, scan_text, scan_units
 from diglot.text.lines import lines, sentence_units
 from diglot.text.units import unit_hash, units
 
@@ -62,14 +62,12 @@ def test_signals_equal_their_definitions_on_every_pair_of_awkward_pieces(family)
 
 @settings(max_examples=200, deadline=None)
 @given(text=texts)
-def test_scanned_units_and_lines_equal_the_definitions(text):
+def test_scanned_units_equal_the_definition(text):
     utf8 = np.frombuffer(text.encode() or b"\0", np.uint8)
     hashes, lengths = np.zeros(len(utf8), np.uint64), np.zeros(len(utf8), np.int32)
-    for scan, define in ((scan_units, units), (scan_lines, lines)):
-        number = scan(utf8, 0, len(text.encode()), classes(), hashes, lengths)
-        expected = define(text)
-        assert hashes[:number].tolist() == [unit_hash(piece) for piece in expected]
-        assert lengths[:number].tolist() == [len(piece) for piece in expected]
+    number = scan_units(utf8, 0, len(text.encode()), classes(), hashes, lengths)
+    assert hashes[:number].tolist() == [unit_hash(unit) for unit in units(text)]
+    assert lengths[:number].tolist() == [len(unit) for unit in units(text)]
 
 
 @settings(max_examples=300, deadline=None)

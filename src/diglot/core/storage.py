@@ -1,7 +1,7 @@
 """Files that are either complete or absent: written under a temporary name, fsynced, renamed.
 
-A path is local. Remote stores (`s3://`, `hf://`, ...) are read through fsspec by `open_read`; artifacts live on a local
-or mounted file system, because the promise "a file that exists is complete" rests on an atomic rename.
+A path is local: artifacts live on a local or mounted file system, because the promise "a file that exists is complete"
+rests on an atomic rename. Remote sources (`s3://`, `hf://`, ...) are opened by `corpus.read.remote`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from diglot.core.errors import explain_os_error
 
@@ -65,16 +65,3 @@ def sha256_file(path: Path) -> str:
 
 def is_url(path: str) -> bool:
     return "://" in path
-
-
-@contextlib.contextmanager
-def open_read(path: str | Path) -> Iterator[IO[bytes]]:
-    """Open a local path or any fsspec URL for reading bytes."""
-    if isinstance(path, str) and is_url(path):
-        import fsspec  # only remote inputs pay for it
-
-        with fsspec.open(path, "rb") as stream:
-            yield stream
-    else:
-        with Path(path).open("rb") as stream:
-            yield stream

@@ -2,7 +2,8 @@
 
 resiliparse parses and flattens the page in C++; what is navigation is decided here, over the flattened blocks, by their
 links. Its own main-content mode is not used: on the documentation pages of the quickstart it dropped short inline
-text ("synaptic、aptitude" became "synapticaptitude"), headings with a name like `control`, and side boxes.
+text ("synaptic、aptitude" became "synapticaptitude"), headings with a name like `control`, and side boxes
+(docs/decisions/004-own-main-text-extraction.md).
 
 Output, one block a line, blocks parted by empty lines, items and table rows by line ends:
 

@@ -1,7 +1,8 @@
 """Which program takes the main text out of a source's pages: `diglot`, `resiliparse` or `trafilatura`.
 
 `diglot` (`diglot.corpus.extract`) is the default: it keeps headings, lists, definitions, tables and code apart, which
-the steps behind it read, and has the best agreement with gold text in both languages (docs/decisions/004).
+the steps behind it read (docs/decisions/004-own-main-text-extraction.md), and has the best agreement with gold text in
+both languages (docs/benchmarks.md).
 `resiliparse` is that library's own main-content mode; `trafilatura` the one to try for articles with much around them,
 about a tenth as fast, with a time limit for each page.
 """

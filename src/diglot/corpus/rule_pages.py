@@ -52,7 +52,7 @@ SILENT = {
     "released_ascii_punctuation": _SAMPLE,
     "released_zh_brackets": _SAMPLE,
     "released_zh_read_more": _SAMPLE,
-    **{f"released_duplicate_{n}gram": _SHORT for n in range(5, 11)},
+    **{f"released_duplicate_{n}gram": _SHORT for n in range(5, 9)},
 }
 
 

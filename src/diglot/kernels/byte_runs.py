@@ -1,6 +1,6 @@
 """Runs of bytes from a set that hold enough of another set: where a telephone number or an address may stand.
 
-The same over Python text is `corpus.edits.pii.runs`. One pass at memory speed leaves little for regular expressions.
+One pass at memory speed leaves little for the regular expressions of `corpus.edits.pii`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 Comparing all pairs of a book would take minutes, so a pair is compared only when it shares enough runs of q characters
 at nearly the same place. Two texts of n characters at most with an edit distance of k share at least n + 1 - q - kq of
 them, none shifted by more than k (Jokinen and Ukkonen 1991), so this loses no pair; `run_chars` chooses q so that the
-number is at least 1.
+number is at least 1. Only where a document has one run more than MAX_CHAIN times are the earliest places of it not
+looked at, and a pair may be missed.
 """
 
 from __future__ import annotations

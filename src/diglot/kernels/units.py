@@ -106,13 +106,14 @@ def scan_units(utf8, start, stop, classes, hashes, lengths):
 
 @kernel
 def scan_text(utf8, start, stop, classes, marks, hashes, lengths, starts, line_hashes, line_lengths):
-    """What `scan_units` and `scan_lines` find, and where sentences start, in one pass over utf8[start:stop].
+    """What `scan_units` finds, the lines, and where sentences start, in one pass over utf8[start:stop].
 
     Args:
         marks: uint8 [0x10000], `MARKS`.
         hashes, lengths: of units, as in `scan_units`.
         starts: uint8, as long; filled with 1 where a unit is the first that starts in its sentence, else 0.
-        line_hashes, line_lengths: of lines, as in `scan_lines`.
+        line_hashes, line_lengths: hash and characters of every line that is not blank, its ends stripped, as
+            `diglot.text.lines.lines` cuts them.
     Returns: the numbers of units and of lines.
     """
     num_units, num_lines = 0, 0
@@ -186,35 +187,3 @@ def scan_text(utf8, start, stop, classes, marks, hashes, lengths, starts, line_h
         line_hashes[num_lines], line_lengths[num_lines] = mix(at_line_core), line_core
         num_lines += 1
     return num_units, num_lines
-
-
-@kernel
-def scan_lines(utf8, start, stop, classes, hashes, lengths):
-    """Hash and length in characters of every line of utf8[start:stop] that is not blank, its ends stripped.
-
-    Arguments and result as in `scan_units`. Lines end at line feeds: `diglot.text.lines.lines`.
-    """
-    num_lines = 0
-    core, run = 0, 0
-    state = at_core = FNV_OFFSET
-    position = start
-    while position < stop:
-        code, width = decode(utf8, position)
-        position += width
-        if code == 10:
-            if core:
-                hashes[num_lines], lengths[num_lines] = mix(at_core), core
-                num_lines += 1
-                core, run = 0, 0
-                state = FNV_OFFSET
-            continue
-        is_space = classes[code] == 1
-        if run or not is_space:
-            run += 1
-            state = (state ^ np.uint64(code)) * FNV_PRIME
-            if not is_space:
-                core, at_core = run, state
-    if core:
-        hashes[num_lines], lengths[num_lines] = mix(at_core), core
-        num_lines += 1
-    return num_lines

@@ -1,7 +1,8 @@
 """Training of a classifier, from documents with labels to a model and what it is worth.
 
-Examples are shuffled by a hash of their names into files on disk, so memory does not grow with them, and one thread
-trains: the same examples, settings and seed give the same bytes, also of the quantised model.
+Examples to train on are shuffled by a hash of their names through files on disk, and a 64th of them is in memory at a
+time; those for validation stay in memory. One thread trains: the same examples, settings and seed give the same bytes,
+also of the quantised model.
 """
 
 from __future__ import annotations

@@ -78,11 +78,6 @@ class Buckets(NamedTuple):
         return np.diff(self.starts)
 
 
-def buckets(signature: Any, bands: Bands) -> Buckets:
-    """Group documents by every band of their signatures: uint32 [N, K] -> buckets of document numbers."""
-    return distinct([group(keys, np.arange(len(signature))) for keys in band_keys(signature, bands)])
-
-
 def band_keys(signature: Any, bands: Bands) -> Any:
     """For each band the hashes that name its buckets: uint32 [N, K] -> uint64 [num_bands, N]."""
     from diglot.kernels import bands as kernel

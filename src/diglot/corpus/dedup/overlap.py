@@ -20,7 +20,6 @@ from diglot.core.errors import InputError
 from diglot.corpus.dedup.keys import DocumentKeys
 
 BYTES_PER_SHINGLE = 8
-DEFAULT_BUDGET_BYTES = 1 << 29
 
 # Numbers of documents int64 [D], ascending -> the same documents in portions, in any order: numbers int64 [d],
 # starts int64 [d + 1] and hashes uint64, one sorted set a document.
@@ -37,7 +36,7 @@ class ShingleStore:
 
     read: Read
     num_shingles: Any
-    budget_bytes: int = DEFAULT_BUDGET_BYTES
+    budget_bytes: int
     num_read: int = 0  # documents, each time one is read
     _sizes: Any = field(init=False)
     _starts: Any = field(init=False)
