@@ -1,7 +1,7 @@
 """How fast is the corpus engine, beside datatrove on the same input?
 
 Run:      python -m benchmarks.corpus --data ../shared/data --peer-python peer/bin/python --out corpus.json
-Workload: the shared prose, English and Chinese, 260 MB of UTF-8 text in Parquet, and its WARC file (48 MB of HTML). The
+Workload: the shared prose, English and Chinese, 237 MB of UTF-8 text in Parquet, and its WARC file (51 MB of HTML). The
           peer takes minutes for what takes us a second, so ratios are measured on a sample that both read: documents in
           order of their ids, which are hashes, until `--sample-mb` of text in each language; none above 200 kB, because
           spaCy refuses long texts.
@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("--sample-mb", type=float, default=5.0, help="text of each language that both read")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--work", type=Path, help="where to keep the corpora; default: a temporary folder")
-    parser.add_argument("--jobs", nargs="*", default=["quality", "all_signals", "dedup", "warc", "sift", "scaling"])
+    parser.add_argument("--jobs", nargs="*", default=["quality", "all_signals", "dedup", "warc", "sift"])
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -121,8 +121,6 @@ def _rows(arguments: argparse.Namespace, work: Path) -> Any:
         yield _warc(data / "pretrain" / "warc" / "mixed-00000.warc.gz", arguments, work)
     if "sift" in arguments.jobs:
         yield _sift(whole["zh"], arguments.rounds)
-    if "scaling" in arguments.jobs:
-        yield _scaling(whole["zh"], arguments.rounds, work)
 
 
 def _built(work: Path, name: str, source: str) -> Artifact:
@@ -280,32 +278,6 @@ def _sift(corpus: Artifact, rounds: int) -> dict[str, Any]:
     return _say(Row("sift", "millions of documents", documents * repeats / 1e6, cpu, wall, []))
 
 
-def _scaling(corpus: Artifact, rounds: int, work: Path) -> dict[str, Any]:
-    """Wall time of the whole annotate step with one and with two workers, alternating; start-up included."""
-    from diglot.steps.annotate import annotate
-
-    walls: dict[int, list[float]] = {1: [], 2: []}
-    for _ in range(rounds):
-        for workers, measured in walls.items():
-            out = work / "out"
-            shutil.rmtree(out, ignore_errors=True)
-            out.mkdir(parents=True)
-            context = StepContext(
-                step="signals",
-                out=out,
-                inputs={"from": corpus.upstream("ingest")},
-                seed=0,
-                workers=workers,
-                progress=Progress(),
-                recipe_dir=Path(),
-            )
-            measured.append(_timed(lambda c=context: annotate(AnnotateConfig(from_="pages"), c))[1])  # type: ignore[misc]
-    ratio = statistics.median(walls[1]) / statistics.median(walls[2])
-    row = {"job": "two workers", "input": "annotate, zh", "walls": walls, "ratio": round(ratio, 2)}
-    print(row, file=sys.stderr, flush=True)
-    return row
-
-
 def _say(row: Row) -> dict[str, Any]:
     result = row.to_dict()
     print(json.dumps(result), file=sys.stderr, flush=True)
@@ -318,9 +290,6 @@ def _markdown(rows: list[dict[str, Any]]) -> str:
         "|---|---|---:|---:|---:|---:|",
     ]
     for row in rows:
-        if "per_core_second" not in row:
-            lines.append(f"| {row['job']} | {row['input']} | | | | {row['ratio']} x one worker |")
-            continue
         low, high = row["range"]
         peer = row["peer_per_core_second"]
         lines.append(

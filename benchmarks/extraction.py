@@ -1,6 +1,6 @@
 """How close is main text from HTML to gold text, and how fast is it, beside resiliparse and trafilatura?
 
-Run:      python -m benchmarks.extraction --data shared/data --out extraction.json     (five minutes on one core)
+Run:      python -m benchmarks.extraction --data ../shared/data --out extraction.json  (five minutes on one core)
 Workload: pretrain/html of the shared data: OI-wiki (Chinese; 260 pages), inspect (English documentation; 82),
           readability (articles and fixtures; 29), cc_licensed_pages (25, labelled segments). One process.
 Compared: ours (`diglot.corpus.extract`), resiliparse main content with its defaults, trafilatura with its defaults and
@@ -44,7 +44,7 @@ NGRAM = 4
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path("shared/data"))
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--pages", type=int, help="of each set, for a quick look")
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--only", nargs="*", help="names of extractors")

@@ -1,6 +1,6 @@
 """Does `diglot.text.language` name the language as well as the model under it, and the script of Chinese?
 
-Run:      python -m benchmarks.language_id --data shared/data --out language_id.json          (two minutes on one core)
+Run:      python -m benchmarks.language_id --data ../shared/data --out language_id.json       (two minutes on one core)
 Workload: NTREX-128 (news in 128 varieties): each sentence, and ten sentences joined to a document; the Universal
           Declaration of Human Rights. Only varieties whose language the model knows; those of one language (en-GB,
           es-MX ...) count as that language. `sr`, `hr`, `bs` are told apart, as the model does.
@@ -49,7 +49,7 @@ Item = tuple[str, str]  # name of the variety, text
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path("shared/data"))
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--sentences", type=int, help="of each variety, for a quick look")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()

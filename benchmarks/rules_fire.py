@@ -1,6 +1,6 @@
 """Does every rule of every policy fire on real pages, and would anything else have dropped what it drops?
 
-Run:      python -m benchmarks.rules_fire --data shared/data --out docs/rules/fired.json      (two minutes of CPU)
+Run:      python -m benchmarks.rules_fire --data ../shared/data --out docs/rules/fired.json   (two minutes of CPU)
 Workload: every raw document of the shared corpora: prose, manuals, reviews, laws, poems, LaTeX and web pages in
           English, Chinese and other languages; web pages as `diglot.corpus.extract` reads them. The slow family
           `as_released` is measured on a sample: documents of up to 60 kB, at most 40 a file, evenly spread.
