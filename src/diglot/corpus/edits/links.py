@@ -15,8 +15,8 @@ from diglot.corpus.edits.code_blocks import code_ranges
 from diglot.corpus.edits.spans import Span
 from diglot.corpus.ranges import Range, inside
 
-MAX_ADDRESS = 8192  # bytes, so that a list without white space takes linear time
-ADDRESS = re.compile(rb"(?:https?://|www\.)[!#-;=?-_a-z~{|}]+", re.IGNORECASE)
+MAX_ADDRESS = 8192  # bytes; a list of addresses without white space is cut into pieces of that size
+RUN = re.compile(rb"[!#-;=?-_a-z~{|}]*")  # the bytes of addresses
 SIGNS = (b"://", b"www.", b"Www.", b"WWW.")  # an address has one of them: found much faster than a pattern is
 SCHEMES = (b"https", b"http")
 DEFINITION = re.compile(rb"[ \t]*(?:\[[^\]\n]+\]:|\.\. _[^:\n]+:)[ \t]+<?")  # [name]: or .. _name: at a line's start
@@ -56,7 +56,7 @@ def _addresses(text: bytes) -> list[Range]:
     """Where addresses stand, sorted."""
     found = []
     for sign in SIGNS:
-        at = text.find(sign)
+        at, run_end = text.find(sign), 0
         while at >= 0:
             start = at
             if sign == b"://":
@@ -66,10 +66,15 @@ def _addresses(text: bytes) -> list[Range]:
             else:
                 before = text[max(at - 1, 0) : at]
                 fits = not (before.isalnum() or before in (b".", b"@", b"/", b"_", b"-"))
-            match = ADDRESS.match(text, start, start + MAX_ADDRESS) if fits else None
-            if match:
-                found.append(match.span())
-            at = text.find(sign, at + len(sign))
+            after = at + len(sign)
+            if after >= run_end:  # looked for once a run: many addresses may stand in one
+                run = RUN.match(text, after)
+                assert run is not None  # it may be empty
+                run_end = run.end()
+            stop = min(run_end, start + MAX_ADDRESS)
+            if fits and stop > after:
+                found.append((start, stop))
+            at = text.find(sign, after)
     return sorted(found)
 
 
