@@ -114,6 +114,13 @@ def test_a_label_that_cannot_be_held_out_is_an_error():
         hold_out([("a",), ("b",), ("c",)], np.array([0, 0, 1]), ["no", "yes"], share=0.5, seed=0)
 
 
+def test_labels_whose_few_places_leave_no_way_to_divide_them_are_an_error():
+    """Of three places that three labels share two by two, none can be on one side without a label missing there."""
+    levels = [(place,) for place in "abbcca"]
+    with pytest.raises(InputError, match="shares its few places with other labels"):
+        hold_out(levels, np.array([0, 0, 1, 1, 2, 2]), ["x", "y", "z"], share=0.3, seed=0)
+
+
 def examples(seed=0, number=240):
     """Law against cooking, in English and Chinese."""
     rng = np.random.default_rng(seed)

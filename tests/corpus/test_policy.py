@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from diglot.core.errors import ConfigError
+from diglot.corpus.decide import Policies, stored_policies
 from diglot.corpus.policy import Rule, load_policy, parse_policy, policy_names
 from diglot.corpus.signals import FAMILIES
 from diglot.corpus.signals.attributes import measure
@@ -322,6 +323,21 @@ def test_a_rule_with_when_leaves_other_documents_alone():
     assert rule.limits() == "num_units < 5 where num_chars is 10..any"
 
 
+def test_of_two_patterns_of_sources_the_more_specific_has_the_policy_in_whatever_order(tmp_path):
+    stubs, prose = (
+        parse_policy(minimal(policy=name, rule={"drop_below": n}), name) for n, name in ((5, "a"), (9, "b"))
+    )
+    own = (("*", {"en": stubs}), ("news*", {"en": prose}))
+    policies = [Policies({"en": stubs}, by_source) for by_source in (own, own[::-1])]
+    assert policies[0].deciding() == policies[1].deciding()
+    for number, one in enumerate(policies):
+        assert one.of("news-1") == {"en": prose}
+        assert one.of("blogs") == {"en": stubs}
+        one.write(tmp_path / str(number))
+        assert stored_policies(tmp_path / str(number), "news-1")["en"]["policy"] == "b"
+        assert stored_policies(tmp_path / str(number), "blogs")["en"]["policy"] == "a"
+
+
 def test_a_policy_reads_only_the_columns_of_its_rules():
     policy = parse_policy(minimal(), "here")
     assert policy.columns_by_family() == {"quality": ["num_units"]}
@@ -351,6 +367,8 @@ def minimal(**changes):
         (minimal(rule={"signal": "num_unit"}), "unknown signal 'num_unit'.*did you mean 'num_units'"),
         (minimal(rule={"drop_below": "many"}), "drop_below in rule 1 of policy here is 'many'.*a number"),
         (minimal(rule={"drop_below": True}), "must be a number"),
+        (minimal(rule={"drop_below": float("nan")}), "must be a number"),
+        (minimal(rule={"when": {5: [1, 2]}}), "unknown signal '5'"),
         (minimal(rule={"drop_above": 3}), "every document"),
         (minimal(rule={"when": {"num_chars": 5}}), r"\[lowest, highest\]"),
         (minimal(rule={"why": ""}), "set why and source"),

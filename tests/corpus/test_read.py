@@ -136,6 +136,8 @@ def test_parquet_rows_are_read_as_json_lines_are_and_a_damaged_file_is_refused(t
         pa.table({"text": ["one", None, "x" * 2000], "url": ["u", "v", "w"], "tokens": [[1], [2], [3]]}), path
     )
     assert outcomes(path, "parquet") == ["one", "no_text", "too_large"]
+    pq.write_table(pa.table({"text": ["字" * 333, "字" * 334]}), tmp_path / "zh.parquet")
+    assert outcomes(tmp_path / "zh.parquet", "parquet") == ["字" * 333, "too_large"]  # the limit counts bytes
     assert read_path(path, "parquet")[0].url == "u"
     path.write_bytes(path.read_bytes()[:-20])
     assert outcomes(path, "parquet") == ["corrupt"]

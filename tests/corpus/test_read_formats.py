@@ -441,6 +441,14 @@ def test_members_of_a_tar_archive_are_read_as_files_and_no_name_leads_out(tmp_pa
     assert fates(path)[-1] in ("truncated", "corrupt")
 
 
+def test_a_chain_of_tar_headers_is_damage(tmp_path):
+    """Each header of a long name says that another one follows; tarfile calls itself for it."""
+    member = tarfile.TarInfo("././@LongLink")
+    member.type, member.size = tarfile.GNUTYPE_LONGNAME, 1
+    (tmp_path / "a.tar").write_bytes((member.tobuf(tarfile.GNU_FORMAT) + b"x".ljust(512, b"\0")) * 5_000)
+    assert fates(tmp_path / "a.tar") == ["corrupt"]
+
+
 @pytest.mark.parametrize("name", ["a.warc.bz2", "a.wat.xz", "a.parquet.gz"])
 def test_a_compression_that_a_reader_does_not_know_is_named(tmp_path, name):
     (tmp_path / name).write_bytes(b"x")

@@ -128,6 +128,12 @@ def test_pages_of_a_whole_archive_are_all_read(archive):
     assert all(isinstance(entry, Record) and entry.date == "2024-05-06T07:08:09Z" for entry in entries)
 
 
+def test_an_archive_of_zstandard_frames_is_read_to_its_end_and_said_to_be_whole(tmp_path):
+    path = tmp_path / "a.warc.zst"
+    path.write_bytes(b"".join(zstandard.ZstdCompressor().compress(page(number)) for number in range(10)))
+    assert fates(path) == ["document"] * 10
+
+
 def test_a_truncated_archive_keeps_what_stands_before_and_says_so(archive):
     path, starts = archive
     whole = path.read_bytes()

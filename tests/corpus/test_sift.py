@@ -103,6 +103,8 @@ def test_a_limit_is_set_in_one_language_or_in_all_taken_away_or_switched_off(sel
         ("num_units=4", "Write RULE.drop_above=NUMBER"),
         ("num_units.drop_below=off", "Write RULE.drop_above=NUMBER"),
         ("num_units.drop_below=many", "must be a number"),
+        ("num_units.drop_below=nan", "must be a number"),
+        ("en=off", "unknown rule 'en'"),
         ("num_units.drop_below=null", "neither drop_below nor drop_above"),
     ],
 )

@@ -43,6 +43,17 @@ def test_the_cache_folder_is_named_after_the_sources_and_falls_back_where_it_can
         jit.cache_folder.cache_clear()
 
 
+def test_the_cache_is_another_when_a_table_changes_that_kernels_freeze(tmp_path, monkeypatch):
+    for name in ("kernels/jit.py", "text/units.py"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("x = 1")
+    monkeypatch.setattr(jit, "__file__", str(tmp_path / "kernels" / "jit.py"))
+    before = jit._fingerprint()
+    assert jit._fingerprint() == before
+    (tmp_path / "text" / "units.py").write_text("x = 2")
+    assert jit._fingerprint() != before
+
+
 def test_text_buffers_follow_the_offset_of_a_cut_array():
     texts = pa.array(["ab", "字", "", "cd"], pa.large_string())
     offsets, utf8 = jit.text_buffers(texts.slice(1, 3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import threading
 from collections.abc import Iterator
@@ -142,6 +143,27 @@ def test_a_share_and_a_whole_run_do_not_build_the_same_step_at_once(places: Plac
         threading.Timer(0.3, fcntl.flock, (stream, fcntl.LOCK_UN)).start()
         assert list(run(places, "1/2")) == ["loud"]  # waits for it and completes the step
     assert sorted(calls) == sorted(WORDS)
+
+
+def test_a_file_system_without_locks_stops_a_share_and_does_not_let_it_leave_with_nothing_done(places, monkeypatch):
+    def unsupported(*arguments: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    with pytest.raises((OSError, DiglotError), match="No locks available"):
+        run(places, "0/2")
+    with pytest.raises((OSError, DiglotError), match="No locks available"):
+        run(places)
+
+
+def test_links_that_another_process_is_putting_in_place_stay(places: Places):
+    run(places, until="loud")
+    other, old = (places.runs / "words" / name for name in (f".louder.1{PARTIAL}", "quiet"))
+    for link in (other, old):
+        link.symlink_to("nowhere")
+    run(places, until="loud")
+    assert other.is_symlink()
+    assert not old.is_symlink()
 
 
 def test_a_share_leaves_the_unfinished_files_of_others_alone_and_a_whole_run_removes_them(places: Places):

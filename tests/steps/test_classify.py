@@ -224,6 +224,8 @@ def test_documents_come_down_the_line_of_the_corpus_and_not_through_the_classifi
     [
         ({}, "either labels"),
         ({"labels": "x.jsonl", "positive": LAW}, "either labels"),
+        ({"labels": (), "from_": "kept"}, "either labels"),
+        ({"labels": "x.jsonl", "from_": "kept"}, "from: would do nothing"),
         ({"positive": LAW}, "Name the step that has them"),
         ({"from_": "kept", "positive": Selection()}, "takes every document"),
         ({"labels": "x.jsonl", "threshold": 96}, "0.96"),

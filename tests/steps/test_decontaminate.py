@@ -274,6 +274,7 @@ def test_of_two_patterns_of_fields_the_more_specific_counts_and_each_must_fit(tm
 
 
 def test_the_fingerprint_follows_the_items(tmp_path, benchmarks):
+    assert "benchmarks" not in STEP.result_fields()  # the name of the folder
     config = DecontaminateConfig(from_="kept", benchmarks="benchmarks")
     before = observe(config, tmp_path, tmp_path)
     shutil.move(benchmarks, tmp_path / "elsewhere")

@@ -533,6 +533,13 @@ def test_half_a_character_in_a_page_stops_no_run(tmp_path):
         assert len(rows(tmp_path / extractor)) == 1
 
 
+def test_html_in_base64_may_have_another_name(tmp_path):
+    page = base64.b64encode(b"<p>A sentence of the page, long enough to stay.</p>").decode()
+    (tmp_path / "d.jsonl").write_text(json.dumps({"page": page, "text": "not this"}) + "\n")
+    run(tmp_path / "d.jsonl", tmp_path / "out", fields={"html_b64": "page"})
+    assert [row["text"].strip() for row in rows(tmp_path / "out")] == ["A sentence of the page, long enough to stay."]
+
+
 def test_of_two_maps_of_fields_the_more_specific_counts_whatever_the_order():
     maps = {"*": {"text": "post"}, "news*": {"text": "body"}}
     for fields in (maps, dict(reversed(maps.items()))):

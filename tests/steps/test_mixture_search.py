@@ -109,6 +109,8 @@ def test_what_cannot_work_is_refused(inputs: dict[str, Artifact]) -> None:
         ({"sequence_length": 33}, "must be even"),
         ({"batch_tokens": 100}, "a multiple of sequence_length"),
         ({"num_candidates": 2}, "num_candidates >= 3"),
+        ({"heldout_tokens": 0}, "heldout_tokens >= 1"),
+        ({"learning_rate": 0.0}, "learning_rate > 0"),
     ):
         with pytest.raises(ConfigError, match=message):
             MixtureSearchConfig(**{"from_": "p", "tokenizer": "t", **SETTINGS, **change})

@@ -16,6 +16,7 @@ from diglot.corpus.read.formats import format_of, read
 from diglot.corpus.read.record import Limits, SourceFile
 from diglot.corpus.splits import split_documents
 from diglot.ledger.artifact import Artifact
+from diglot.steps.deduplicate import STEP as DEDUPLICATE
 from diglot.steps.split import STEP as SPLIT
 from diglot.steps.write import FORMATS, STEP, WriteConfig
 from handmade_corpus import Doc, run_step, selected
@@ -88,6 +89,15 @@ def test_below_a_split_each_row_says_whether_it_is_held_out(corpus, tmp_path, fo
     assert 0 < len(heldout) < len(KEPT)
     above = run_step(STEP, tmp_path / "write" / "above", inputs={"from": corpus}, format=form)
     assert all("held_out" not in row for path in above.path.rglob(f"*.{form}") for row in rows(path))
+
+
+def test_the_split_of_an_older_corpus_says_nothing_of_the_new_one(corpus, tmp_path):
+    older = selected(tmp_path, DOCS[:10], "older")
+    split = run_step(SPLIT, tmp_path / "split" / "s", inputs={"from": older}, min_heldout_documents=1)
+    distinct = run_step(DEDUPLICATE, tmp_path / "deduplicate" / "d", inputs={"from": corpus, "against": split})
+    written = run_step(STEP, tmp_path / "write" / "w", inputs={"from": distinct})
+    assert written.counts["kept"] > 0
+    assert all("held_out" not in row for path in written.path.rglob("*.jsonl.zst") for row in rows(path))
 
 
 def test_documents_without_a_licence_are_counted_as_unknown(tmp_path):
