@@ -158,7 +158,7 @@ def test_embeddings_may_take_the_place_of_ids_and_hidden_states_come_on_request(
 def test_layers_may_differ_in_width() -> None:
     config = replace(SMALL, ffn_dim=(16, 64, 8))
     assert [layer.ffn.down.in_features for layer in Decoder(config).layers] == [16, 64, 8]
-    with pytest.raises(ConfigError, match="one width per layer"):
+    with pytest.raises(ConfigError, match="one per layer"):
         replace(SMALL, ffn_dim=(16, 64))
 
 

@@ -70,6 +70,6 @@ def _batch_nats(model: Decoder, inputs: list[Ints], targets: list[Ints]) -> NDAr
     losses_K = np.zeros(len(row_K))
     for start in range(0, len(row_K), LOGIT_ROWS):  # not all logits at once
         part = slice(start, start + LOGIT_ROWS)
-        losses = cross_entropy(model.lm_head(hidden_KD[part]).float(), targets_K[part], reduction="none")
+        losses = cross_entropy(model.logits(hidden_KD[part]).float(), targets_K[part], reduction="none")
         losses_K[part] = losses.cpu().numpy()
     return np.bincount(row_K, weights=losses_K, minlength=len(inputs)).astype(np.float64)

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from diglot.core.errors import ConfigError
 from diglot.core.seeds import derive_seed
-from diglot.generate.fused import FusedDecoder, FusedWeights
+from diglot.generate.fused import FusedDecoder, FusedWeights, is_fusible
+from diglot.generate.plain import PlainDecoder
 from diglot.generate.sampling import Sampling, choose, repeated, uniforms
 from diglot.model.decoder import Decoder
 
@@ -76,7 +77,7 @@ def generate(
     stops = frozenset(stop_ids)
     done: dict[int, Completion] = {}
     with torch.inference_mode():
-        weights = FusedWeights(model)
+        weights = FusedWeights(model) if is_fusible(model.config) else model
         for rows in _batches([len(p) for p in prompts], max_new_tokens, limit):
             batch = _Batch(
                 weights, [prompts[i] for i in rows], [seeds[i] for i in rows], max_new_tokens, sampling, stops
@@ -118,7 +119,7 @@ class _Batch:
 
     def __init__(
         self,
-        weights: FusedWeights,
+        weights: FusedWeights | Decoder,
         prompts: list[Sequence[int]],
         seeds: list[int],
         max_new_tokens: int,
@@ -128,10 +129,15 @@ class _Batch:
         longest = max(map(len, prompts))
         self.num_new = min(max_new_tokens, weights.config.max_seq_len - longest)
         self.cut_reason = "length" if self.num_new == max_new_tokens else "context"
-        self.sampling, self.stops, self.device = sampling, stops, weights.head.device
+        self.sampling, self.stops = sampling, stops
         pads = [longest - len(p) for p in prompts]
         self.prompt_BT = torch.tensor([[0] * pad + list(p) for pad, p in zip(pads, prompts, strict=True)])
-        self.decoder = FusedDecoder(weights, torch.tensor(pads), longest + self.num_new)
+        self.decoder: FusedDecoder | PlainDecoder = (
+            FusedDecoder(weights, torch.tensor(pads), longest + self.num_new)
+            if isinstance(weights, FusedWeights)
+            else PlainDecoder(weights, torch.tensor(pads), longest + self.num_new)
+        )
+        self.device = self.decoder.pads_B.device
         self.seeds = seeds
 
     def run(self, on_tokens: Callable[[int], None] | None) -> list[Completion]:

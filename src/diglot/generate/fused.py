@@ -20,7 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from diglot.model.decoder import Attention, Decoder, Layer, RMSNorm
+from diglot.model.attention import Attention
+from diglot.model.config import DecoderConfig
+from diglot.model.decoder import Decoder, Layer
+from diglot.model.feed_forward import ACTIVATIONS, FeedForward
+from diglot.model.norm import RMSNorm
 
 
 class LayerWeights(NamedTuple):
@@ -36,6 +40,21 @@ class LayerWeights(NamedTuple):
     down: Tensor  # [F, D]
 
 
+def is_fusible(config: DecoderConfig) -> bool:
+    """Whether this arrangement knows all that a model does; `generate/plain.py` writes with the others."""
+    return not any(
+        (
+            config.sliding_window is not None,
+            config.sandwich_norm,
+            config.out_bias,
+            config.ffn_bias,
+            config.attention_softcap is not None,
+            config.logit_softcap is not None,
+            config.moe is not None,
+        )
+    )
+
+
 class FusedWeights:
     """A model's weights rearranged: a copy, made once per call of `generate`."""
 
@@ -44,8 +63,13 @@ class FusedWeights:
         config = model.config
         self.config = config
         self.embed = model.embed.weight.detach().float()
+        if config.embed_scale != 1:
+            self.embed = self.embed * config.embed_scale
+        self.act = ACTIVATIONS[config.activation]
         self.layers = [_layer_weights(layer) for layer in model.layers]
         self.head = _behind_norm(model.norm, model.lm_head.weight)  # [D, V]
+        if config.mup_base_d_model:
+            self.head /= config.width_multiplier
         self.turns = torch.complex(model.rope_cos.float(), model.rope_sin.float())  # [max_seq_len, Hd / 2]
 
 
@@ -62,8 +86,9 @@ class FusedDecoder:
         config, device = weights.config, weights.head.device
         self.pads_B = pads_B.to(device)
         self.is_padded = bool(pads_B.any())
-        shape = (len(pads_B), 2 * config.num_kv_heads, slots, config.head_dim)
-        self.caches = [torch.zeros(shape, device=device) for _ in weights.layers]
+        self.caches = [
+            torch.zeros((len(pads_B), 2 * heads, slots, config.head_dim), device=device) for heads in config.kv_heads
+        ]
 
     def keep(self, rows: Tensor) -> None:
         """Drop all rows but these."""
@@ -76,10 +101,10 @@ class FusedDecoder:
         weights, config = self.weights, self.weights.config
         B, T = ids_BT.shape
         start, stop = self.length, self.length + T
-        H, KV, Hd = config.num_heads, config.num_kv_heads, config.head_dim
+        Hd = config.head_dim
         turn, mask = self._turn(start, stop), self._mask(start, stop)
         x = weights.embed[ids_BT].view(B * T, config.d_model)
-        for layer, cache in zip(weights.layers, self.caches, strict=True):
+        for layer, cache, H, KV in zip(weights.layers, self.caches, config.heads, config.kv_heads, strict=True):
             qkv = (x @ layer.qkv).mul_(_scale(x, config.norm_eps))
             if layer.qkv_bias is not None:
                 qkv += layer.qkv_bias
@@ -96,12 +121,14 @@ class FusedDecoder:
                 cache[:, KV:, :stop],
                 attn_mask=mask,
                 is_causal=mask is None and T > 1,
+                scale=config.score_scale,
                 enable_gqa=H != KV,
             )
             x = x.addmm_(y.transpose(1, 2).reshape(B * T, H * Hd), layer.out)
             scale = _scale(x, config.norm_eps)
             gate = (x @ layer.gate).mul_(scale)
-            x = x.addmm_(F.silu(gate, inplace=True).mul_((x @ layer.up).mul_(scale)), layer.down)
+            gate = F.silu(gate, inplace=True) if config.activation == "silu" else weights.act(gate)
+            x = x.addmm_(gate.mul_((x @ layer.up).mul_(scale)), layer.down)
         self.length = stop
         last = x.view(B, T, config.d_model)[:, -1]
         return (last @ weights.head).mul_(_scale(last, config.norm_eps))
@@ -131,6 +158,7 @@ def _scale(x: Tensor, eps: float) -> Tensor:
 
 def _layer_weights(layer: Layer) -> LayerWeights:
     attention, ffn = layer.attention, layer.ffn
+    assert isinstance(ffn, FeedForward)
     gate, up = ffn.gate_up.weight.chunk(2)
     pairs = _pairs_side_by_side(attention)
     bias = attention.qkv.bias
@@ -138,8 +166,8 @@ def _layer_weights(layer: Layer) -> LayerWeights:
     return LayerWeights(
         qkv=_behind_norm(layer.attention_norm, attention.qkv.weight[pairs]),
         qkv_bias=None if bias is None else bias.detach()[pairs].float(),
-        q_norm=None if attention.q_norm is None else attention.q_norm.weight.detach()[within].float(),
-        k_norm=None if attention.k_norm is None else attention.k_norm.weight.detach()[within].float(),
+        q_norm=None if attention.q_norm is None else attention.q_norm.factor.detach()[within].float(),
+        k_norm=None if attention.k_norm is None else attention.k_norm.factor.detach()[within].float(),
         out=attention.out.weight.detach().float().t().contiguous(),
         gate=_behind_norm(layer.ffn_norm, gate),
         up=_behind_norm(layer.ffn_norm, up),
@@ -149,7 +177,7 @@ def _layer_weights(layer: Layer) -> LayerWeights:
 
 def _behind_norm(norm: RMSNorm, weight: Tensor) -> Tensor:
     """A matrix [N, D] that reads the norm's result -> [D, N] that reads its input, before scaling."""
-    return (weight.detach().float() * norm.weight.detach().float()).t().contiguous()
+    return (weight.detach().float() * norm.factor.detach().float()).t().contiguous()
 
 
 def _pairs_side_by_side(attention: Attention) -> Tensor:

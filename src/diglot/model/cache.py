@@ -51,13 +51,13 @@ class KVCache:
         device: torch.device | str = "cpu",
     ) -> KVCache:
         """An empty cache for `batch` rows of at most `max_len` tokens, prompt, padding and answer together."""
-        shape = (batch, config.num_kv_heads, max_len, config.head_dim)
+        shapes = [(batch, heads, max_len, config.head_dim) for heads in config.kv_heads]
         return cls(
             [
                 LayerCache(
                     torch.zeros(shape, dtype=dtype, device=device), torch.zeros(shape, dtype=dtype, device=device)
                 )
-                for _ in range(config.num_layers)
+                for shape in shapes
             ]
         )
 

@@ -1,14 +1,10 @@
 """A decoder-only language model: pre-norm RMSNorm, RoPE, SwiGLU, grouped-query attention, no biases by default.
 
-Shape legend: B sequences, T new tokens, S tokens attended to (cached and new), V vocabulary, D width, H query heads,
-KV key and value heads, Hd head width, F feed-forward width.
+Shape legend: B sequences, T new tokens, S tokens attended to (cached and new), V vocabulary, D width, L layers.
 
-Query, key and value projections are one matrix, and so are gate and up: on a CPU one product of [D, 3D] is faster than
-three of [D, D]. `model/files.py` splits them into the Hugging Face layout on the way out. Attention heads may be wider
-or narrower in sum than the model, and every layer may have its own feed-forward width (pruning and growth need both).
-
-Papers: RMSNorm (Zhang and Sennrich 2019), RoPE (Su et al. 2021), SwiGLU (Shazeer 2020), GQA (Ainslie et al. 2023),
-QK-norm (Dehghani et al. 2023, in the form of Qwen3: per head, before RoPE).
+One class for every model that Diglot trains or reads. What a family adds (QK-norm, biases, sliding windows, Gemma's
+norms and caps, experts) is a field of `DecoderConfig`; a field that is not set costs nothing. `model/files.py` reads and
+writes other libraries' layouts. Every layer may have its own widths (pruning and growth need that).
 """
 
 from __future__ import annotations
@@ -17,100 +13,68 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from diglot.core.errors import ConfigError
+from diglot.model.attention import Attention, Backend, Mask, Sight
 from diglot.model.cache import KVCache, LayerCache
 from diglot.model.config import DecoderConfig, InitConfig
+from diglot.model.experts import Experts, RouterStats
+from diglot.model.feed_forward import FeedForward
 from diglot.model.initialise import initialise
+from diglot.model.norm import RMSNorm
+from diglot.model.rope import Rope, rope_tables
 
-__all__ = ["Decoder", "DecoderConfig", "DecoderOutput", "InitConfig", "RMSNorm"]
+__all__ = ["Decoder", "DecoderConfig", "DecoderOutput", "InitConfig", "RMSNorm", "Trunk"]
+
+
+class Trunk(NamedTuple):
+    """What a forward pass knows before the output matrix.
+
+    hidden: [B, T, D] after the final norm; `Decoder.logits(hidden)` are the logits.
+    states: on request the embeddings and every layer's result, L + 1 tensors [B, T, D], before the final norm.
+    routers: one of each layer with experts.
+    """
+
+    hidden: Tensor
+    states: tuple[Tensor, ...] | None
+    routers: tuple[RouterStats, ...]
 
 
 class DecoderOutput(NamedTuple):
     logits: Tensor  # [B, T, V]
     hidden: Tensor | None  # [B, T, D] after the final norm; only on request
-
-
-class RMSNorm(nn.Module):
-    """x / sqrt(mean(x^2) + eps) * weight, over the last dimension."""
-
-    def __init__(self, dim: int, eps: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(dim))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
-
-
-def rope_tables(config: DecoderConfig) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of position * theta^(-2i / Hd), i < Hd / 2: two float32 tensors [max_seq_len, Hd / 2]."""
-    exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float64) / config.head_dim
-    angles = torch.outer(torch.arange(config.max_seq_len, dtype=torch.float64), config.rope_theta**-exponents)
-    return angles.cos().float(), angles.sin().float()
-
-
-def rotate(x_BTNH: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn channel pairs (i, i + Hd / 2) of each head by their angle; cos and sin broadcast to [B, T, N, Hd / 2]."""
-    first, second = x_BTNH.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
-
-
-class Attention(nn.Module):
-    """Causal grouped-query attention of one layer."""
-
-    def __init__(self, config: DecoderConfig) -> None:
-        super().__init__()
-        self.num_heads, self.num_kv_heads, self.head_dim = config.num_heads, config.num_kv_heads, config.head_dim
-        self.qkv = nn.Linear(
-            config.d_model, (self.num_heads + 2 * self.num_kv_heads) * self.head_dim, bias=config.qkv_bias
-        )
-        self.out = nn.Linear(self.num_heads * self.head_dim, config.d_model, bias=False)
-        self.q_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else None
-        self.k_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else None
-
-    def forward(self, x_BTD: Tensor, rope: Rope, mask: Tensor | None, causal: bool, cache: LayerCache | None) -> Tensor:
-        B, T, _ = x_BTD.shape
-        H, KV = self.num_heads, self.num_kv_heads
-        qkv = self.qkv(x_BTD).view(B, T, H + 2 * KV, self.head_dim)
-        qk, v = qkv[:, :, : H + KV], qkv[:, :, H + KV :]
-        if self.q_norm is not None and self.k_norm is not None:
-            qk = torch.cat((self.q_norm(qk[:, :, :H]), self.k_norm(qk[:, :, H:])), dim=2)
-        qk = rotate(qk, rope.cos, rope.sin).transpose(1, 2)
-        q, k = qk[:, :H], qk[:, H:]
-        v = v.transpose(1, 2)
-        if cache is not None:
-            k, v = cache.append(k, v)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=H != KV)
-        return self.out(y.transpose(1, 2).reshape(B, T, H * self.head_dim))  # type: ignore[no-any-return]
-
-
-class FeedForward(nn.Module):
-    """SwiGLU: down(silu(gate(x)) * up(x))."""
-
-    def __init__(self, d_model: int, ffn_dim: int) -> None:
-        super().__init__()
-        self.gate_up = nn.Linear(d_model, 2 * ffn_dim, bias=False)
-        self.down = nn.Linear(ffn_dim, d_model, bias=False)
-
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        gate, up = self.gate_up(x_BTD).chunk(2, dim=-1)
-        return self.down(F.silu(gate) * up)  # type: ignore[no-any-return]
+    states: tuple[Tensor, ...] | None  # as in Trunk; only on request
 
 
 class Layer(nn.Module):
-    def __init__(self, config: DecoderConfig, ffn_dim: int) -> None:
-        super().__init__()
-        self.attention_norm = RMSNorm(config.d_model, config.norm_eps)
-        self.attention = Attention(config)
-        self.ffn_norm = RMSNorm(config.d_model, config.norm_eps)
-        self.ffn = FeedForward(config.d_model, ffn_dim)
+    """x + attention(norm(x)), then x + feed_forward(norm(x)); Gemma 2 normalises both results once more."""
 
-    def forward(self, x_BTD: Tensor, rope: Rope, mask: Tensor | None, causal: bool, cache: LayerCache | None) -> Tensor:
-        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), rope, mask, causal, cache)
-        return x_BTD + self.ffn(self.ffn_norm(x_BTD))  # type: ignore[no-any-return]
+    def __init__(self, config: DecoderConfig, index: int) -> None:
+        super().__init__()
+        self.attention_norm = RMSNorm.of_width(config)
+        self.attention = Attention(config, index)
+        self.attention_post_norm = RMSNorm.of_width(config) if config.sandwich_norm else None
+        self.ffn_norm = RMSNorm.of_width(config)
+        self.ffn: FeedForward | Experts
+        if config.has_experts[index]:
+            self.ffn = Experts(config)
+        else:
+            self.ffn = FeedForward(
+                config.d_model, config.ffn_dims[index], bias=config.ffn_bias, activation=config.activation
+            )
+        self.ffn_post_norm = RMSNorm.of_width(config) if config.sandwich_norm else None
+
+    def forward(
+        self, x_BTD: Tensor, rope: Rope, mask: Mask, cache: LayerCache | None
+    ) -> tuple[Tensor, RouterStats | None]:
+        y = self.attention(self.attention_norm(x_BTD), rope, mask, cache)
+        x_BTD = x_BTD + (y if self.attention_post_norm is None else self.attention_post_norm(y))
+        y, router = self.ffn(self.ffn_norm(x_BTD)), None
+        if isinstance(self.ffn, Experts):
+            y, router = y
+        return x_BTD + (y if self.ffn_post_norm is None else self.ffn_post_norm(y)), router
 
 
 class LayerList(nn.ModuleList):
@@ -120,13 +84,13 @@ class LayerList(nn.ModuleList):
         return super().__iter__()  # type: ignore[return-value]
 
 
-class Rope(NamedTuple):
-    cos: Tensor  # [T, 1, Hd / 2], or [B, T, 1, Hd / 2] where sequences have their own positions
-    sin: Tensor
-
-
 class Decoder(nn.Module):
-    """Ids (or embeddings) in, logits out; weights drawn from `seed` by the rule in `model/initialise.py`."""
+    """Ids (or embeddings) in, logits out; weights drawn from `seed` by the rule in `model/initialise.py`.
+
+    Two attributes say how, and never what, it computes: `recompute_every` (n: the backward pass computes every n-th
+    layer again in place of keeping its activations; 0 for none) and `attention_backend` (`auto` takes FlexAttention on
+    a GPU wherever the plain causal rule is not all, SDPA everywhere else).
+    """
 
     rope_cos: Tensor
     rope_sin: Tensor
@@ -134,15 +98,18 @@ class Decoder(nn.Module):
     def __init__(self, config: DecoderConfig, *, seed: int = 0, init: InitConfig | None = None) -> None:
         super().__init__()
         self.config = config
+        self.recompute_every = 0
+        self.attention_backend: Backend = "auto"
         self.embed = nn.Embedding(config.vocab_size, config.d_model)
-        self.layers = LayerList(Layer(config, ffn_dim) for ffn_dim in config.ffn_dims)
-        self.norm = RMSNorm(config.d_model, config.norm_eps)
+        self.layers = LayerList(Layer(config, index) for index in range(config.num_layers))
+        self.norm = RMSNorm.of_width(config)
         self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
         if config.tie_embeddings:
             self.lm_head.weight = self.embed.weight
-        cos, sin = rope_tables(config)
-        self.register_buffer("rope_cos", cos, persistent=False)
-        self.register_buffer("rope_sin", sin, persistent=False)
+        for prefix, local in (("rope", False), ("local_rope", True)):
+            cos, sin = rope_tables(config, local=local) if not local or config.local_rope_theta else (None, None)
+            self.register_buffer(f"{prefix}_cos", cos, persistent=False)
+            self.register_buffer(f"{prefix}_sin", sin, persistent=False)
         initialise(self, init or InitConfig(), seed)
 
     def forward(
@@ -152,20 +119,32 @@ class Decoder(nn.Module):
         positions_BT: Tensor | None = None,
         document_ids_BT: Tensor | None = None,
         attention_mask_BT: Tensor | None = None,
+        prefix_lengths_B: Tensor | None = None,
+        bidirectional: bool = False,
         cache: KVCache | None = None,
         embeddings_BTD: Tensor | None = None,
         return_hidden: bool = False,
+        return_states: bool = False,
     ) -> DecoderOutput:
-        """Logits of the next token at every position; arguments as in `hidden`."""
-        hidden_BTD = self.hidden(
+        """Logits of the next token at every position; arguments as in `trunk`."""
+        trunk = self.trunk(
             input_ids_BT,
             positions_BT=positions_BT,
             document_ids_BT=document_ids_BT,
             attention_mask_BT=attention_mask_BT,
+            prefix_lengths_B=prefix_lengths_B,
+            bidirectional=bidirectional,
             cache=cache,
             embeddings_BTD=embeddings_BTD,
+            return_states=return_states,
         )
-        return DecoderOutput(self.lm_head(hidden_BTD), hidden_BTD if return_hidden else None)
+        return DecoderOutput(self.logits(trunk.hidden), trunk.hidden if return_hidden else None, trunk.states)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[..., D] after the final norm -> [..., V]."""
+        logits: Tensor = self.lm_head(hidden)
+        cap = self.config.logit_softcap
+        return logits if cap is None else cap * torch.tanh(logits / cap)
 
     def hidden(
         self,
@@ -177,18 +156,43 @@ class Decoder(nn.Module):
         cache: KVCache | None = None,
         embeddings_BTD: Tensor | None = None,
     ) -> Tensor:
-        """Hidden states after the final norm, [B, T, D]; `lm_head(hidden)` are the logits.
+        """`trunk(...).hidden`."""
+        return self.trunk(
+            input_ids_BT,
+            positions_BT=positions_BT,
+            document_ids_BT=document_ids_BT,
+            attention_mask_BT=attention_mask_BT,
+            cache=cache,
+            embeddings_BTD=embeddings_BTD,
+        ).hidden
+
+    def trunk(
+        self,
+        input_ids_BT: Tensor | None = None,
+        *,
+        positions_BT: Tensor | None = None,
+        document_ids_BT: Tensor | None = None,
+        attention_mask_BT: Tensor | None = None,
+        prefix_lengths_B: Tensor | None = None,
+        bidirectional: bool = False,
+        cache: KVCache | None = None,
+        embeddings_BTD: Tensor | None = None,
+        return_states: bool = False,
+    ) -> Trunk:
+        """Everything but the output matrix.
 
         Args:
-            input_ids_BT: int64 [B, T]; or give `embeddings_BTD` [B, T, D].
+            input_ids_BT: int64 [B, T]; or give `embeddings_BTD` [B, T, D], which `embed_scale` does not touch.
             positions_BT: RoPE positions; by default the number of real tokens before each token.
             document_ids_BT: tokens of one row attend only to tokens with the same id. Not with a cache.
             attention_mask_BT: [B, S], true for real tokens, false for (left) padding, over cached and new tokens.
+            prefix_lengths_B: so many first tokens of each row see each other both ways (prefix language model).
+            bidirectional: all tokens see each other both ways (an encoder).
             cache: holds the keys and values of earlier tokens; the new ones are appended.
+        Raises: ConfigError for more tokens than `max_seq_len`, or a mask that a filled cache cannot have.
         """
-        x_BTD = self.embed(input_ids_BT) if embeddings_BTD is None else embeddings_BTD
-        T = x_BTD.shape[1]
-        start = cache.length if cache is not None else 0
+        x_BTD = self._embedded(input_ids_BT) if embeddings_BTD is None else embeddings_BTD
+        T, start = x_BTD.shape[1], cache.length if cache is not None else 0
         if start + T > self.config.max_seq_len:
             raise ConfigError(
                 f"{start + T} tokens exceed the model's max_seq_len = {self.config.max_seq_len}. "
@@ -196,37 +200,47 @@ class Decoder(nn.Module):
             )
         if positions_BT is None and attention_mask_BT is not None:
             positions_BT = (attention_mask_BT.long().cumsum(dim=1) - 1).clamp_min(0)[:, start:]
-        if positions_BT is None:
-            cos, sin = self.rope_cos[start : start + T], self.rope_sin[start : start + T]
-        else:
-            cos, sin = self.rope_cos[positions_BT], self.rope_sin[positions_BT]
-        rope = Rope(cos.unsqueeze(-2), sin.unsqueeze(-2))
-        mask = attention_mask(start, T, document_ids_BT, attention_mask_BT, x_BTD.device)
-        causal = mask is None and T > 1
+        seen = None if attention_mask_BT is None else attention_mask_BT.bool()
+        sight = Sight(start, T, x_BTD.device, document_ids_BT, seen, prefix_lengths_B, bidirectional)
+        views = self._views(sight, positions_BT)
+        states, routers = [x_BTD], []
         for index, layer in enumerate(self.layers):
-            x_BTD = layer(x_BTD, rope, mask, causal, cache.layers[index] if cache is not None else None)
+            rope, mask = views[self.config.slides[index]]
+            layer_cache = cache.layers[index] if cache is not None else None
+            if self._recomputes(index, cache):
+                x_BTD, router = checkpoint(layer, x_BTD, rope, mask, None, use_reentrant=False)
+            else:
+                x_BTD, router = layer(x_BTD, rope, mask, layer_cache)
+            if return_states:
+                states.append(x_BTD)
+            if router is not None:
+                routers.append(router)
         if cache is not None:
             cache.length += T
-        return self.norm(x_BTD)  # type: ignore[no-any-return]
+        hidden = self.norm(x_BTD)
+        if self.config.mup_base_d_model:
+            hidden = hidden / self.config.width_multiplier
+        return Trunk(hidden, tuple(states) if return_states else None, tuple(routers))
 
+    def _embedded(self, input_ids_BT: Tensor | None) -> Tensor:
+        x_BTD: Tensor = self.embed(input_ids_BT)
+        scale = self.config.embed_scale
+        # Rounded to the weights' precision first, as Gemma's own code has it.
+        return x_BTD if scale == 1 else x_BTD * torch.tensor(scale, dtype=x_BTD.dtype, device=x_BTD.device)
 
-def attention_mask(
-    start: int, T: int, document_ids_BT: Tensor | None, attention_mask_BT: Tensor | None, device: torch.device
-) -> Tensor | None:
-    """Who may look at whom: bool [B or 1, 1, T, S], S = start + T; None where the plain causal rule says it all.
+    def _views(self, sight: Sight, positions_BT: Tensor | None) -> dict[bool, tuple[Rope, Mask]]:
+        """Angles and mask of sliding layers (True) and of the others (False), each made once."""
+        config = self.config
+        flex = self.attention_backend == "flex" or (self.attention_backend == "auto" and sight.device.type == "cuda")
+        views = {}
+        for slides in set(config.slides):
+            local = slides and config.local_rope_theta is not None
+            cos, sin = (self.local_rope_cos, self.local_rope_sin) if local else (self.rope_cos, self.rope_sin)
+            rows = slice(sight.start, sight.start + sight.T) if positions_BT is None else positions_BT
+            rope = Rope(cos[rows].unsqueeze(-2), sin[rows].unsqueeze(-2))  # type: ignore[index]
+            views[slides] = rope, sight.mask(config.sliding_window if slides else None, flex=flex and not sight.start)
+        return views
 
-    A padded position may look at itself, so that its row of the softmax is not empty; nobody looks at it.
-    """
-    if document_ids_BT is None and attention_mask_BT is None and (start == 0 or T == 1):
-        return None
-    causal_TS = torch.ones(T, start + T, dtype=torch.bool, device=device).tril(diagonal=start)
-    mask = causal_TS[None, None]
-    if attention_mask_BT is not None:
-        itself_TS = torch.eye(T, dtype=torch.bool, device=device)
-        itself_TS = F.pad(itself_TS, (start, 0))
-        mask = mask & (attention_mask_BT.bool()[:, None, None, :] | itself_TS)
-    if document_ids_BT is not None:
-        if start:
-            raise ConfigError("document_ids_BT cannot be used with a cache that holds tokens. Pass one of the two.")
-        mask = mask & (document_ids_BT[:, None, :, None] == document_ids_BT[:, None, None, :])
-    return mask
+    def _recomputes(self, index: int, cache: KVCache | None) -> bool:
+        every = self.recompute_every
+        return bool(every and index % every == 0 and cache is None and self.training and torch.is_grad_enabled())

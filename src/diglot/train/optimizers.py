@@ -28,7 +28,7 @@ class Optimizer:
         self.muon = Muon(matrices, config.muon_momentum, config.weight_decay, config.muon_iterations)
         taken = {matrix.name for matrix in matrices}
         rest = {name: p for name, p in model.named_parameters() if p.requires_grad and name not in taken}
-        self.adamw = AdamW(rest, config)
+        self.adamw = AdamW(rest, config, model.config.width_multiplier)
 
     def step(self, lr: float) -> None:
         """One update with the schedule's learning rate `lr`."""
@@ -58,7 +58,9 @@ class AdamW:
     The kernel is called directly: `torch.optim` would import the compiler, seconds that a short run feels.
     """
 
-    def __init__(self, parameters: Mapping[str, Tensor], config: OptimizerConfig) -> None:
+    def __init__(
+        self, parameters: Mapping[str, Tensor], config: OptimizerConfig, width_multiplier: float = 1.0
+    ) -> None:
         self.config = config
         self.state = {
             "first_moment": {name: torch.zeros_like(p) for name, p in parameters.items()},
@@ -67,7 +69,7 @@ class AdamW:
         }
         self.groups: dict[tuple[float, float], dict[str, Tensor]] = {}  # (weight decay, share of the learning rate)
         for name, parameter in parameters.items():
-            self.groups.setdefault(_group(name, parameter, config), {})[name] = parameter
+            self.groups.setdefault(_group(name, parameter, config, width_multiplier), {})[name] = parameter
 
     @torch.no_grad()
     def step(self, lr: float) -> None:
@@ -93,13 +95,15 @@ class AdamW:
 
 
 def _layer_matrices(model: Decoder) -> list[MuonMatrix]:
+    """The two-dimensional ones of the layers, routers left out: their few rows are choices, not directions."""
     config = model.config
-    head, kv_head = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
     found = []
     for name, weight in model.named_parameters():
-        if not name.startswith("layers.") or weight.ndim != 2 or not weight.requires_grad:
+        if not name.startswith("layers.") or weight.ndim != 2 or not weight.requires_grad or ".router." in name:
             continue
         if ".qkv." in name:
+            layer = int(name.split(".")[1])
+            head, kv_head = (heads[layer] * config.head_dim for heads in (config.heads, config.kv_heads))
             heights: tuple[int, ...] = (head, kv_head, kv_head)
         elif ".gate_up." in name:
             heights = (weight.shape[0] // 2,) * 2
@@ -109,9 +113,12 @@ def _layer_matrices(model: Decoder) -> list[MuonMatrix]:
     return found
 
 
-def _group(name: str, parameter: Tensor, config: OptimizerConfig) -> tuple[float, float]:
+def _group(name: str, parameter: Tensor, config: OptimizerConfig, width_multiplier: float) -> tuple[float, float]:
+    """Weight decay, and the share of the learning rate: that of matrices falls with the width under muP."""
     if name.startswith("embed."):
         return 0.0, config.embed_lr_ratio
     if parameter.ndim < 2:
         return 0.0, 1.0
-    return config.weight_decay, config.head_lr_ratio if name.startswith("lm_head.") else 1.0
+    if name.startswith("lm_head."):
+        return config.weight_decay, config.head_lr_ratio  # muP divides its logits instead
+    return config.weight_decay, 1.0 / width_multiplier

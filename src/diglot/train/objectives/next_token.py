@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from diglot.model.decoder import Decoder
+from diglot.train.objectives.router import with_router_losses
 from diglot.train.types import IGNORE, Batch, ItemLosses, Objective
 
 CHUNK_LOGITS = 2**21  # 8 MB of float32: what a core's share of the last-level cache holds
@@ -31,19 +32,29 @@ def next_token(*, z_loss: float = 0.0) -> Objective:
     """
 
     def objective(model: Decoder, batch: Batch) -> ItemLosses:
-        hidden_ND = model.hidden(batch["input_ids"], document_ids_BT=batch.get("document_ids")).flatten(0, 1)
+        trunk = model.trunk(batch["input_ids"], document_ids_BT=batch.get("document_ids"))
         targets_N = batch["targets"].flatten()
-        total, cross_entropy = linear_cross_entropy(hidden_ND, model.lm_head.weight, targets_N, z_loss=z_loss)
-        stats = {"cross_entropy": cross_entropy} if z_loss else {}
-        return ItemLosses(total, int((targets_N != IGNORE).sum()), stats)
+        total, cross_entropy = linear_cross_entropy(
+            trunk.hidden.flatten(0, 1),
+            model.lm_head.weight,
+            targets_N,
+            z_loss=z_loss,
+            softcap=model.config.logit_softcap,
+        )
+        count = int((targets_N != IGNORE).sum())
+        total, stats = with_router_losses(total, count, trunk.routers, model.config.moe)
+        if z_loss or stats:
+            stats = {"cross_entropy": cross_entropy, **stats}
+        return ItemLosses(total, count, stats)
 
     return objective
 
 
 def linear_cross_entropy(
-    hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, *, z_loss: float = 0.0
+    hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, *, z_loss: float = 0.0, softcap: float | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Sum over targets of logsumexp(z) - z[target] + z_loss * logsumexp(z)^2, with z = hidden @ weight^T.
+    """Sum over targets of logsumexp(z) - z[target] + z_loss * logsumexp(z)^2, with z = hidden @ weight^T, capped to
+    softcap * tanh(z / softcap) where there is a cap.
 
     Returns: that sum, differentiable in hidden and weight; and the sum of the cross-entropy alone, detached. Both
     float32
@@ -51,14 +62,23 @@ def linear_cross_entropy(
     """
     dtype = torch.bfloat16 if torch.is_autocast_enabled("cpu") else torch.float32
     needs_gradient = torch.is_grad_enabled() and (hidden_ND.requires_grad or weight_VD.requires_grad)
-    total, cross_entropy = _LinearCrossEntropy.apply(hidden_ND, weight_VD, targets_N, z_loss, dtype, needs_gradient)
+    total, cross_entropy = _LinearCrossEntropy.apply(
+        hidden_ND, weight_VD, targets_N, z_loss, softcap, dtype, needs_gradient
+    )
     return total, cross_entropy
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float, dtype: torch.dtype, gradient: bool
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        z_loss: float,
+        softcap: float | None,
+        dtype: torch.dtype,
+        gradient: bool,
     ) -> tuple[Tensor, Tensor]:
         with torch.autocast("cpu", enabled=False):
             x, w = hidden.detach().to(dtype), weight.detach().to(dtype)
@@ -72,6 +92,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 kept = y != IGNORE
                 y = y.clamp_min(0)
                 z = (rows @ w.t()).float()  # [C, V]
+                if softcap is not None:
+                    z.div_(softcap).tanh_()
+                    slope = 1 - z * z if d_hidden is not None else None  # of the cap
+                    z.mul_(softcap)
                 log_sum = torch.logsumexp(z, dim=1, keepdim=True)
                 losses = torch.where(kept, log_sum - z.gather(1, y), 0.0)
                 cross_entropy += losses.sum()
@@ -84,6 +108,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 z.scatter_add_(1, y, torch.full_like(log_sum, -1.0))
                 if not bool(kept.all()):
                     z.mul_(kept)
+                if softcap is not None and slope is not None:
+                    z.mul_(slope)
                 d_logits = z.to(dtype)
                 torch.mm(d_logits, w, out=d_hidden[start : start + chunk])
                 if dtype == d_weight.dtype:
@@ -99,4 +125,4 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         d_hidden, d_weight = ctx.saved_tensors
-        return (d_hidden * grads[0]).to(ctx.dtypes), d_weight * grads[0], None, None, None, None
+        return (d_hidden * grads[0]).to(ctx.dtypes), d_weight * grads[0], None, None, None, None, None

@@ -17,7 +17,9 @@ from torch import Tensor
 
 from diglot.core.errors import ConfigError
 from diglot.model.decoder import Decoder
+from diglot.model.experts import RouterStats
 from diglot.train.objectives.next_token import linear_cross_entropy
+from diglot.train.objectives.router import with_router_losses
 from diglot.train.types import IGNORE, Batch, ItemLosses
 
 
@@ -29,15 +31,16 @@ class TargetLogprobs(NamedTuple):
 def sft(model: Decoder, batch: Batch) -> ItemLosses:
     """Summed loss in nats over assistant tokens; an item is a token. Equals `next_token()` where no target is
     ignored."""
-    hidden_ND, targets_N, _ = _at_targets(model, batch["input_ids"], batch["targets"])
-    total, _ = linear_cross_entropy(hidden_ND, model.lm_head.weight, targets_N)
-    return ItemLosses(total, len(targets_N), {})
+    hidden_ND, targets_N, _, routers = _at_targets(model, batch["input_ids"], batch["targets"])
+    total, _ = linear_cross_entropy(hidden_ND, model.lm_head.weight, targets_N, softcap=model.config.logit_softcap)
+    total, stats = with_router_losses(total, len(targets_N), routers, model.config.moe)
+    return ItemLosses(total, len(targets_N), stats)
 
 
 def target_logprobs(model: Decoder, input_ids_BT: Tensor, targets_BT: Tensor) -> TargetLogprobs:
     """Log-probabilities of the targets that are not ignored, one by one."""
-    hidden_ND, targets_N, rows_N = _at_targets(model, input_ids_BT, targets_BT)
-    logits_NV = model.lm_head(hidden_ND).float()
+    hidden_ND, targets_N, rows_N, _ = _at_targets(model, input_ids_BT, targets_BT)
+    logits_NV = model.logits(hidden_ND).float()
     return TargetLogprobs(-F.cross_entropy(logits_NV, targets_N, reduction="none"), rows_N)
 
 
@@ -66,8 +69,10 @@ def collate(
     return {"input_ids": input_ids, "targets": targets, "attention_mask": is_real}
 
 
-def _at_targets(model: Decoder, input_ids_BT: Tensor, targets_BT: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Hidden states [N, D] where there is a target, the targets [N], and the row of each [N]."""
+def _at_targets(
+    model: Decoder, input_ids_BT: Tensor, targets_BT: Tensor
+) -> tuple[Tensor, Tensor, Tensor, tuple[RouterStats, ...]]:
+    """Hidden states [N, D] where there is a target, the targets [N], the row of each [N], and what routers did."""
     rows_N, columns_N = torch.nonzero(targets_BT != IGNORE, as_tuple=True)
-    hidden_BTD = model.hidden(input_ids_BT)
-    return hidden_BTD[rows_N, columns_N], targets_BT[rows_N, columns_N], rows_N
+    trunk = model.trunk(input_ids_BT)
+    return trunk.hidden[rows_N, columns_N], targets_BT[rows_N, columns_N], rows_N, trunk.routers

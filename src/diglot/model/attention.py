@@ -1,0 +1,182 @@
+"""Grouped-query attention and who may look at whom.
+
+Shape legend: B sequences, T new tokens, S tokens attended to (cached and new), D width, H query heads, KV key and value
+heads, Hd head width.
+
+A layer's mask is described once (`Sight`) and made in the form that the device is fastest with: nothing at all where
+the plain causal rule says it, a bool tensor for SDPA, or FlexAttention's block mask on a GPU, which skips the blocks
+that nobody looks at.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diglot.core.errors import ConfigError
+from diglot.model.cache import LayerCache
+from diglot.model.config import DecoderConfig
+from diglot.model.norm import RMSNorm
+from diglot.model.rope import Rope, rotate
+
+Backend = Literal["auto", "sdpa", "flex"]
+
+
+class Mask(NamedTuple):
+    """One layer's mask: `dense` bool [B or 1, 1, T, S], or a block mask, or neither and `causal`."""
+
+    dense: Tensor | None
+    causal: bool
+    blocks: Any = None
+
+
+@dataclass(frozen=True)
+class Sight:
+    """Who may look at whom in a forward pass of T tokens behind `start` cached ones.
+
+    document_ids_BT: only tokens with the same id. attention_mask_BS: false for padding. prefix_lengths_B: so many tokens
+    of each row see each other both ways. bidirectional: all see each other both ways.
+    """
+
+    start: int
+    T: int
+    device: torch.device
+    document_ids_BT: Tensor | None = None
+    attention_mask_BS: Tensor | None = None
+    prefix_lengths_B: Tensor | None = None
+    bidirectional: bool = False
+
+    def __post_init__(self) -> None:
+        if self.start and any(
+            (self.document_ids_BT is not None, self.prefix_lengths_B is not None, self.bidirectional)
+        ):
+            raise ConfigError(
+                "documents, prefixes and bidirectional attention cannot be used with a cache that holds tokens: what is "
+                "cached has been computed without seeing the new ones. Pass one of the two."
+            )
+
+    def is_plain(self, window: int | None) -> bool:
+        """Whether the causal rule alone says it all."""
+        if any(x is not None for x in (self.document_ids_BT, self.attention_mask_BS, self.prefix_lengths_B)):
+            return False
+        cut = window is not None and self.start + self.T > window
+        return not cut and not self.bidirectional and (self.start == 0 or self.T == 1)
+
+    def mask(self, window: int | None, *, flex: bool = False) -> Mask:
+        """The mask of a layer that looks back on `window` tokens, itself included; None for all."""
+        if self.is_plain(window):
+            return Mask(None, causal=self.T > 1)
+        return Mask(None, False, self._blocks(window)) if flex else Mask(self.dense(window), False)
+
+    def dense(self, window: int | None) -> Tensor:
+        """bool [B or 1, 1, T, S]. A padded position may look at itself, so that its softmax is not empty."""
+        q = torch.arange(self.start, self.start + self.T, device=self.device)[:, None]
+        k = torch.arange(self.start + self.T, device=self.device)
+        if self.document_ids_BT is None and self.attention_mask_BS is None and self.prefix_lengths_B is None:
+            return self._sees(window, None, q, k)[None, None]
+        B = next(
+            len(x) for x in (self.document_ids_BT, self.attention_mask_BS, self.prefix_lengths_B) if x is not None
+        )
+        return self._sees(window, torch.arange(B, device=self.device)[:, None, None], q, k)[:, None]
+
+    def _sees(self, window: int | None, b: Tensor | None, q: Tensor, k: Tensor) -> Tensor:
+        """Whether the token in slot q may look at the one in slot k, in row b; the rule that all forms share."""
+        if self.bidirectional:
+            seen = (q >= 0) & (k >= 0)
+        else:
+            seen = k <= q
+            if self.prefix_lengths_B is not None:
+                seen = seen | ((q < self.prefix_lengths_B[b]) & (k < self.prefix_lengths_B[b]))
+        if window is not None:
+            seen = seen & ((q - k).abs() < window)
+        if self.document_ids_BT is not None:
+            seen = seen & (self.document_ids_BT[b, q] == self.document_ids_BT[b, k])
+        if self.attention_mask_BS is not None:
+            seen = seen & self.attention_mask_BS[b, k]
+        return seen | (q == k) if self.attention_mask_BS is not None else seen
+
+    def _blocks(self, window: int | None) -> Any:
+        from torch.nn.attention.flex_attention import create_block_mask
+
+        def rule(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+            return self._sees(window, b, q + self.start, k)
+
+        rows = (self.document_ids_BT, self.attention_mask_BS, self.prefix_lengths_B)
+        B = next((len(x) for x in rows if x is not None), None)
+        return create_block_mask(rule, B, None, self.T, self.start + self.T, device=str(self.device))
+
+
+class Attention(nn.Module):
+    """Grouped-query attention of one layer (Ainslie et al. 2023): MHA where KV = H, MQA where KV = 1.
+
+    Query, key and value projections are one matrix: on a CPU one product of [D, 3D] is faster than three of [D, D].
+    """
+
+    def __init__(self, config: DecoderConfig, index: int) -> None:
+        super().__init__()
+        self.num_heads, self.num_kv_heads = config.heads[index], config.kv_heads[index]
+        self.head_dim, self.scale, self.softcap = config.head_dim, config.score_scale, config.attention_softcap
+        width = (self.num_heads + 2 * self.num_kv_heads) * self.head_dim
+        self.qkv = nn.Linear(config.d_model, width, bias=config.qkv_bias)
+        self.out = nn.Linear(self.num_heads * self.head_dim, config.d_model, bias=config.out_bias)
+        self.q_norm = RMSNorm.of_heads(config) if config.qk_norm else None
+        self.k_norm = RMSNorm.of_heads(config) if config.qk_norm else None
+
+    def forward(self, x_BTD: Tensor, rope: Rope, mask: Mask, cache: LayerCache | None) -> Tensor:
+        B, T, _ = x_BTD.shape
+        H, KV = self.num_heads, self.num_kv_heads
+        qkv = self.qkv(x_BTD).view(B, T, H + 2 * KV, self.head_dim)
+        qk, v = qkv[:, :, : H + KV], qkv[:, :, H + KV :]
+        if self.q_norm is not None and self.k_norm is not None:
+            qk = torch.cat((self.q_norm(qk[:, :, :H]), self.k_norm(qk[:, :, H:])), dim=2)
+        qk = rotate(qk, rope).transpose(1, 2)
+        q, k = qk[:, :H], qk[:, H:]
+        v = v.transpose(1, 2)
+        if cache is not None:
+            k, v = cache.append(k, v)
+        y = self._attend(q, k, v, mask)
+        return self.out(y.transpose(1, 2).reshape(B, T, H * self.head_dim))  # type: ignore[no-any-return]
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Mask) -> Tensor:
+        grouped = self.num_heads != self.num_kv_heads
+        if mask.blocks is not None:
+            capped = None if self.softcap is None else functools.partial(_cap_score, self.softcap)
+            return _flex()(  # type: ignore[no-any-return]
+                q, k, v, score_mod=capped, block_mask=mask.blocks, scale=self.scale, enable_gqa=grouped
+            )
+        if self.softcap is not None:
+            return _capped_attention(q, k, v, mask, self.scale, self.softcap)
+        return F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask.dense, is_causal=mask.causal, scale=self.scale, enable_gqa=grouped
+        )
+
+
+def _capped_attention(q: Tensor, k: Tensor, v: Tensor, mask: Mask, scale: float, cap: float) -> Tensor:
+    """softmax(cap tanh(scale q k / cap)) v, which SDPA has no kernel for (Gemma 2)."""
+    repeats = q.shape[1] // k.shape[1]
+    k, v = k.repeat_interleave(repeats, dim=1), v.repeat_interleave(repeats, dim=1)
+    scores = cap * torch.tanh(q @ k.transpose(-1, -2) * (scale / cap))
+    seen = mask.dense
+    if mask.causal:
+        seen = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril(k.shape[2] - q.shape[2])
+    if seen is not None:
+        scores = scores.masked_fill(~seen, float("-inf"))
+    return scores.float().softmax(dim=-1).to(v.dtype) @ v
+
+
+def _cap_score(cap: float, score: Tensor, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+    return cap * torch.tanh(score / cap)
+
+
+@functools.cache
+def _flex() -> Callable[..., Any]:
+    """FlexAttention, compiled where that makes a kernel of it; on a CPU it runs as written, for tests."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention) if torch.cuda.is_available() else flex_attention
