@@ -88,22 +88,23 @@ class Experts(nn.Module):
         order = routing.experts_NK.flatten().argsort(stable=True)  # stable: the sums below keep their order
         tokens = order // K
         counts = routing.stats.load_E.long()
-        if x_ND.is_cuda:
-            results = self._grouped(x_ND[tokens], counts)
-        else:
-            slices = x_ND[tokens].split(counts.tolist())
-            results = torch.cat(
-                [
-                    F.linear(self._gated(F.linear(rows, gate_up)), down)
-                    for rows, gate_up, down in zip(slices, self.gate_up, self.down, strict=True)
-                ]
-            )
+        results = (self._grouped if x_ND.is_cuda else self._per_expert)(x_ND[tokens], counts)
         weighted = results.float() * routing.weights_NK.flatten()[order, None]
         y = torch.zeros(x_ND.shape, dtype=torch.float32, device=x_ND.device).index_add(0, tokens, weighted)
         return y.to(x_ND.dtype)
 
+    def _per_expert(self, rows: Tensor, counts: Tensor) -> Tensor:
+        """The results of `rows`, which are sorted by expert, `counts` of each."""
+        slices = rows.split(counts.tolist())
+        return torch.cat(
+            [
+                F.linear(self._gated(F.linear(part, gate_up)), down)
+                for part, gate_up, down in zip(slices, self.gate_up, self.down, strict=True)
+            ]
+        )
+
     def _grouped(self, rows: Tensor, counts: Tensor) -> Tensor:
-        """All experts by two grouped products, without waiting for the counts to reach the host."""
+        """`_per_expert` by two grouped products, without waiting for the counts to reach the host."""
         ends = counts.cumsum(0).to(torch.int32)
         dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else rows.dtype
         rows, gate_up, down = rows.to(dtype), self.gate_up.to(dtype), self.down.to(dtype)
