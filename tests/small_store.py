@@ -11,10 +11,11 @@ from diglot.generate.chat import write_template
 from diglot.ledger.artifact import Artifact
 from diglot.model.decoder import Decoder, DecoderConfig
 from diglot.model.files import save_model
+from diglot.model.sizes import ModelConfig
 from diglot.steps.finetune import STEP as FINETUNE
 from diglot.steps.pack import STEP as PACK
 from diglot.steps.pretrain import STEP as PRETRAIN
-from diglot.steps.pretrain import ModelConfig, PhaseConfig
+from diglot.steps.pretrain import PhaseConfig
 from diglot.steps.split import STEP as SPLIT
 from diglot.steps.train_tokenizer import STEP as TOKENIZER
 from diglot.tokenizer.tokenizer import Tokenizer

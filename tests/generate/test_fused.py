@@ -7,7 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from diglot.generate.fused import FusedDecoder, FusedWeights
+from diglot.generate.engine import generate
+from diglot.generate.fused import FusedDecoder, FusedWeights, is_fusible
+from diglot.generate.plain import PlainDecoder
+from diglot.generate.sampling import Sampling
+from diglot.model.config import MoEConfig, RopeScaling
 from diglot.model.decoder import Decoder, DecoderConfig
 
 PLAIN = DecoderConfig(
@@ -22,6 +26,17 @@ SHAPES = {
     "qkv_bias": replace(PLAIN, qkv_bias=True),
     "qk_norm": replace(PLAIN, qk_norm=True, num_kv_heads=2),
     "own_width_per_layer": replace(PLAIN, ffn_dim=(16, 40, 8)),
+    "own_heads_per_layer": replace(PLAIN, num_heads=(4, 2, 6), num_kv_heads=(2, 2, 1)),
+    "unit_offset_geglu": replace(PLAIN, unit_offset_norm=True, qk_norm=True, embed_scale=2.0, activation="gelu_tanh"),
+    "own_score_scale": replace(PLAIN, attention_scale=0.9),
+    "mup": replace(PLAIN, mup_base_d_model=8),
+    "yarn": replace(PLAIN, rope_scaling=RopeScaling(kind="yarn", factor=4.0, original_seq_len=8)),
+}
+PLAINLY_WRITTEN = {
+    "experts": replace(PLAIN, moe=MoEConfig(num_experts=4, top_k=2, expert_dim=16)),
+    "sliding": replace(PLAIN, sliding_window=4, sliding_layers=(True, False, True), local_rope_theta=50.0),
+    "caps": replace(PLAIN, attention_softcap=4.0, logit_softcap=6.0, sandwich_norm=True),
+    "biases": replace(PLAIN, qkv_bias=True, out_bias=True, ffn_bias=True),
 }
 
 
@@ -59,3 +74,31 @@ def test_padding_on_the_left_changes_nothing_and_rows_can_leave():
     expected = [model(torch.tensor([[*rows[i], 20 + i]])).logits[0, -1] for i in (2, 1)]
     torch.testing.assert_close(fused.logits(torch.tensor([[22], [21]])), torch.stack(expected), rtol=2e-4, atol=2e-4)
     assert len(fused.caches[0]) == 2
+
+
+@pytest.mark.parametrize("name", PLAINLY_WRITTEN)
+@torch.inference_mode()
+def test_what_the_fused_pass_does_not_know_is_written_by_the_decoder_itself(name):
+    model = random_decoder(PLAINLY_WRITTEN[name])
+    assert not is_fusible(model.config)
+    rows = [[5, 6, 7, 8, 9, 10], [11, 12], [13, 14, 15, 16]]
+    pads = torch.tensor([0, 4, 2])
+    prompt = torch.tensor([[0] * int(pad) + row for pad, row in zip(pads, rows, strict=True)])
+    plain = PlainDecoder(model, pads, 10)
+    expected = [model(torch.tensor([row])).logits[0, -1] for row in rows]
+    torch.testing.assert_close(plain.logits(prompt), torch.stack(expected), rtol=2e-4, atol=2e-4)
+    plain.keep(torch.tensor([2, 1]))
+    expected = [model(torch.tensor([[*rows[i], 20 + i]])).logits[0, -1] for i in (2, 1)]
+    torch.testing.assert_close(plain.logits(torch.tensor([[22], [21]])), torch.stack(expected), rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("name", ["experts", "sliding"])
+def test_answers_are_the_models_likeliest_tokens_one_by_one(name):
+    model = random_decoder(PLAINLY_WRITTEN[name])
+    ids = [3, 1, 4, 1, 5]
+    (answer,) = generate(model, [ids], max_new_tokens=9, sampling=Sampling(temperature=0.0), seed=0, stop_ids=[])
+    for token in answer.ids:
+        with torch.no_grad():
+            assert token == int(model(torch.tensor([ids])).logits[0, -1].argmax())
+        ids = [*ids, token]
+    assert len(answer.ids) == 9

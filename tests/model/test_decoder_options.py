@@ -260,7 +260,7 @@ def test_gradients_of_sorted_experts_equal_those_of_all_experts_masked() -> None
     found = {name: p.grad.clone() for name, p in layer.named_parameters() if p.grad is not None}
     layer.zero_grad()
     routing = layer.route(x)
-    weights = torch.zeros(19, 6).scatter(1, routing.experts_NK, routing.weights_NK)
+    weights = torch.zeros(19, 6).scatter(1, routing.experts, routing.weights)
     gate, up = torch.einsum("nd,efd->nef", x, layer.gate_up).chunk(2, dim=-1)
     every = torch.einsum("nef,edf->ned", F.silu(gate) * up, layer.down)
     ((weights[:, :, None] * every).sum(dim=1) * push).sum().backward()
@@ -289,7 +289,7 @@ def test_balance_is_one_when_even_and_the_number_of_experts_over_k_when_all_go_t
         layer.router.weight[0] = 50.0
         one = layer.route(x.abs()).stats
     assert float(even.balance) == pytest.approx(1.0, abs=1e-4)
-    assert even.load_E.tolist() == [4.0] * 6
+    assert even.load.tolist() == [4.0] * 6
     assert float(one.balance) == pytest.approx(6.0, abs=1e-4)
     assert float(one.z) == pytest.approx(2500.0, rel=1e-3)
 
@@ -298,7 +298,7 @@ def test_equal_scores_are_routed_the_same_way_each_time() -> None:
     layer = experts(EXPERTS)
     with torch.no_grad():
         layer.router.weight.zero_()
-        first, second = (layer.route(torch.randn(9, 32)).experts_NK for _ in range(2))
+        first, second = (layer.route(torch.randn(9, 32)).experts for _ in range(2))
     assert torch.equal(first, second)
 
 
@@ -376,7 +376,9 @@ def test_under_mup_first_weights_and_logits_shrink_as_the_width_grows() -> None:
     hidden = torch.randn(3, 512)
     with torch.no_grad():
         trunk = wide.trunk(tokens(1, 4))
-        torch.testing.assert_close(trunk.hidden * 16, wide.norm(wide.trunk(tokens(1, 4), return_states=True).states[-1]))  # type: ignore[index]
+        torch.testing.assert_close(
+            trunk.hidden * 16, wide.norm(wide.trunk(tokens(1, 4), return_states=True).states[-1])
+        )  # type: ignore[index]
         torch.testing.assert_close(wide.logits(hidden), wide.lm_head(hidden))
 
 
@@ -386,9 +388,7 @@ def test_under_mup_one_learning_rate_moves_logits_alike_at_every_width() -> None
     from diglot.train.optimizers import Optimizer, OptimizerConfig
 
     def change(d_model: int, base: int | None) -> float:
-        config = replace(
-            SMALL, d_model=d_model, num_heads=d_model // 8, num_kv_heads=d_model // 8, ffn_dim=2 * d_model
-        )
+        config = replace(SMALL, d_model=d_model, num_heads=d_model // 8, num_kv_heads=d_model // 8, ffn_dim=2 * d_model)
         model = Decoder(replace(config, mup_base_d_model=base), seed=1)
         optimizer, ids = Optimizer(model, OptimizerConfig()), tokens(4, 32)
         before = model(ids).logits.detach()

@@ -10,8 +10,9 @@ from test_decoder import SHAPES, SMALL
 from torch.utils.flop_counter import FlopCounterMode
 
 from diglot.core.errors import ConfigError
+from diglot.model.accounting import parameter_counts, train_flops_per_token
 from diglot.model.decoder import Decoder, InitConfig
-from diglot.model.sizes import SIZES, ladder_config, parameter_counts, train_flops_per_token
+from diglot.model.sizes import SIZES, ladder_config
 
 
 @pytest.mark.parametrize(
@@ -41,7 +42,7 @@ def test_faithful_widens_the_feed_forward_and_multi_query_keeps_one_pair() -> No
 def test_an_unknown_size_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(ConfigError, match="did you mean 'micro'"):
         ladder_config("mikro", vocab_size=1000, max_seq_len=64)
-    assert list(SIZES) == ["nano", "micro", "mini", "small", "base"]
+    assert list(SIZES)[:5] == ["nano", "micro", "mini", "small", "base"]
 
 
 @pytest.mark.parametrize("config", [SMALL, replace(SMALL, num_kv_heads=2, ffn_dim=(16, 64, 8))])

@@ -9,10 +9,11 @@ import pytest
 from diglot.core.errors import ConfigError, InputError
 from diglot.core.storage import read_json, write_json
 from diglot.ledger.artifact import Artifact
+from diglot.model.sizes import ModelConfig
 from diglot.steps import mixture_search
 from diglot.steps.mixture_search import STEP, MixtureSearchConfig
 from diglot.steps.pretrain import STEP as PRETRAIN
-from diglot.steps.pretrain import ModelConfig, PhaseConfig, PretrainConfig
+from diglot.steps.pretrain import PhaseConfig, PretrainConfig
 from handmade_corpus import finish, run_step
 from small_store import packed
 

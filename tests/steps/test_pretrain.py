@@ -15,8 +15,9 @@ from diglot.core.storage import read_json
 from diglot.corpus.pack import PackedTokens
 from diglot.ledger.artifact import Artifact
 from diglot.model.files import load_model
+from diglot.model.sizes import ModelConfig
 from diglot.steps.context import Planned
-from diglot.steps.pretrain import STEP, ModelConfig, PhaseConfig, PretrainConfig, describe, plan
+from diglot.steps.pretrain import STEP, PhaseConfig, PretrainConfig, describe, plan
 from diglot.tokenizer.tokenizer import Tokenizer
 from diglot.train.loader import batches_of
 from diglot.train.log import read_lines

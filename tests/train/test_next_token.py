@@ -43,12 +43,14 @@ def test_value_agrees_with_numpy_in_float64(chunk: int, z_loss: float) -> None:
     assert total.item() == pytest.approx(losses.sum() + z_loss * (log_sum[kept] ** 2).sum(), rel=1e-6)
 
 
+@pytest.mark.parametrize("softcap", [None, 2.0])
 @pytest.mark.parametrize("z_loss", [0.0, 0.01])
-def test_gradients_agree_with_autograd_of_the_plain_formula(chunk: int, z_loss: float) -> None:
+def test_gradients_agree_with_autograd_of_the_plain_formula(chunk: int, z_loss: float, softcap: float | None) -> None:
     hidden, weight, targets = case()
-    total, _ = linear_cross_entropy(hidden, weight, targets, z_loss=z_loss)
+    total, _ = linear_cross_entropy(hidden, weight, targets, z_loss=z_loss, softcap=softcap)
     found = torch.autograd.grad(total * 0.5, (hidden, weight))
     z = hidden @ weight.t()
+    z = z if softcap is None else softcap * torch.tanh(z / softcap)
     plain = F.cross_entropy(z, targets, reduction="sum", ignore_index=IGNORE)
     plain = plain + z_loss * (torch.logsumexp(z, dim=1)[targets != IGNORE] ** 2).sum()
     for ours, theirs in zip(found, torch.autograd.grad(plain * 0.5, (hidden, weight)), strict=True):

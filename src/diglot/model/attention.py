@@ -40,30 +40,28 @@ class Mask(NamedTuple):
 class Sight:
     """Who may look at whom in a forward pass of T tokens behind `start` cached ones.
 
-    document_ids_BT: only tokens with the same id. attention_mask_BS: false for padding. prefix_lengths_B: so many tokens
-    of each row see each other both ways. bidirectional: all see each other both ways.
+    document_ids [B, T]: only tokens with the same id. attention_mask [B, S]: false for padding. prefix_lengths [B]: so
+    many tokens of each row see each other both ways. bidirectional: all see each other both ways.
     """
 
     start: int
     T: int
     device: torch.device
-    document_ids_BT: Tensor | None = None
-    attention_mask_BS: Tensor | None = None
-    prefix_lengths_B: Tensor | None = None
+    document_ids: Tensor | None = None
+    attention_mask: Tensor | None = None
+    prefix_lengths: Tensor | None = None
     bidirectional: bool = False
 
     def __post_init__(self) -> None:
-        if self.start and any(
-            (self.document_ids_BT is not None, self.prefix_lengths_B is not None, self.bidirectional)
-        ):
+        if self.start and any((self.document_ids is not None, self.prefix_lengths is not None, self.bidirectional)):
             raise ConfigError(
-                "documents, prefixes and bidirectional attention cannot be used with a cache that holds tokens: what is "
-                "cached has been computed without seeing the new ones. Pass one of the two."
+                "documents, prefixes and bidirectional attention cannot be used with a cache that holds tokens: what "
+                "is cached has been computed without seeing the new ones. Pass one of the two."
             )
 
     def is_plain(self, window: int | None) -> bool:
         """Whether the causal rule alone says it all."""
-        if any(x is not None for x in (self.document_ids_BT, self.attention_mask_BS, self.prefix_lengths_B)):
+        if any(x is not None for x in (self.document_ids, self.attention_mask, self.prefix_lengths)):
             return False
         cut = window is not None and self.start + self.T > window
         return not cut and not self.bidirectional and (self.start == 0 or self.T == 1)
@@ -78,11 +76,9 @@ class Sight:
         """bool [B or 1, 1, T, S]. A padded position may look at itself, so that its softmax is not empty."""
         q = torch.arange(self.start, self.start + self.T, device=self.device)[:, None]
         k = torch.arange(self.start + self.T, device=self.device)
-        if self.document_ids_BT is None and self.attention_mask_BS is None and self.prefix_lengths_B is None:
+        if self.document_ids is None and self.attention_mask is None and self.prefix_lengths is None:
             return self._sees(window, None, q, k)[None, None]
-        B = next(
-            len(x) for x in (self.document_ids_BT, self.attention_mask_BS, self.prefix_lengths_B) if x is not None
-        )
+        B = next(len(x) for x in (self.document_ids, self.attention_mask, self.prefix_lengths) if x is not None)
         return self._sees(window, torch.arange(B, device=self.device)[:, None, None], q, k)[:, None]
 
     def _sees(self, window: int | None, b: Tensor | None, q: Tensor, k: Tensor) -> Tensor:
@@ -91,15 +87,15 @@ class Sight:
             seen = (q >= 0) & (k >= 0)
         else:
             seen = k <= q
-            if self.prefix_lengths_B is not None:
-                seen = seen | ((q < self.prefix_lengths_B[b]) & (k < self.prefix_lengths_B[b]))
+            if self.prefix_lengths is not None:
+                seen = seen | ((q < self.prefix_lengths[b]) & (k < self.prefix_lengths[b]))
         if window is not None:
             seen = seen & ((q - k).abs() < window)
-        if self.document_ids_BT is not None:
-            seen = seen & (self.document_ids_BT[b, q] == self.document_ids_BT[b, k])
-        if self.attention_mask_BS is not None:
-            seen = seen & self.attention_mask_BS[b, k]
-        return seen | (q == k) if self.attention_mask_BS is not None else seen
+        if self.document_ids is not None:
+            seen = seen & (self.document_ids[b, q] == self.document_ids[b, k])
+        if self.attention_mask is not None:
+            seen = seen & self.attention_mask[b, k]
+        return seen | (q == k) if self.attention_mask is not None else seen
 
     def _blocks(self, window: int | None) -> Any:
         from torch.nn.attention.flex_attention import create_block_mask
@@ -107,7 +103,7 @@ class Sight:
         def rule(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
             return self._sees(window, b, q + self.start, k)
 
-        rows = (self.document_ids_BT, self.attention_mask_BS, self.prefix_lengths_B)
+        rows = (self.document_ids, self.attention_mask, self.prefix_lengths)
         B = next((len(x) for x in rows if x is not None), None)
         return create_block_mask(rule, B, None, self.T, self.start + self.T, device=str(self.device))
 
@@ -179,4 +175,5 @@ def _flex() -> Callable[..., Any]:
     """FlexAttention, compiled where that makes a kernel of it; on a CPU it runs as written, for tests."""
     from torch.nn.attention.flex_attention import flex_attention
 
-    return torch.compile(flex_attention) if torch.cuda.is_available() else flex_attention
+    compiled: Callable[..., Any] = torch.compile(flex_attention)
+    return compiled if torch.cuda.is_available() else flex_attention  # type: ignore[return-value]

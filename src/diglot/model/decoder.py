@@ -3,8 +3,8 @@
 Shape legend: B sequences, T new tokens, S tokens attended to (cached and new), V vocabulary, D width, L layers.
 
 One class for every model that Diglot trains or reads. What a family adds (QK-norm, biases, sliding windows, Gemma's
-norms and caps, experts) is a field of `DecoderConfig`; a field that is not set costs nothing. `model/files.py` reads and
-writes other libraries' layouts. Every layer may have its own widths (pruning and growth need that).
+norms and caps, experts) is a field of `DecoderConfig`; a field that is not set costs nothing. `model/files.py` reads
+and writes other libraries' layouts. Every layer may have its own widths (pruning and growth need that).
 """
 
 from __future__ import annotations

@@ -28,17 +28,17 @@ class RouterStats(NamedTuple):
     balance: E / K * sum over experts of (share of the N tokens sent to it) * (its mean score), 1 when uniform
         (Switch Transformer, Fedus et al. 2022, eq. 4). Only the mean score has a gradient.
     z: mean of logsumexp(router logits)^2 (ST-MoE, Zoph et al. 2022, eq. 5).
-    load_E: tokens sent to each expert.
+    load: tokens sent to each expert, float32 [E].
     """
 
     balance: Tensor
     z: Tensor
-    load_E: Tensor
+    load: Tensor
 
 
 class Routing(NamedTuple):
-    experts_NK: Tensor  # int64, the chosen ones, the highest score first
-    weights_NK: Tensor  # float32
+    experts: Tensor  # int64 [N, K], the chosen ones, the highest score first
+    weights: Tensor  # float32 [N, K]
     stats: RouterStats
 
 
@@ -85,17 +85,17 @@ class Experts(nn.Module):
 
     def _sorted_experts(self, x_ND: Tensor, routing: Routing) -> Tensor:
         K = self.config.top_k
-        order = routing.experts_NK.flatten().argsort(stable=True)  # stable: the sums below keep their order
+        order = routing.experts.flatten().argsort(stable=True)  # stable: the sums below keep their order
         tokens = order // K
-        counts = routing.stats.load_E.long()
+        counts = routing.stats.load.long()
         results = (self._grouped if x_ND.is_cuda else self._per_expert)(x_ND[tokens], counts)
-        weighted = results.float() * routing.weights_NK.flatten()[order, None]
+        weighted = results.float() * routing.weights.flatten()[order, None]
         y = torch.zeros(x_ND.shape, dtype=torch.float32, device=x_ND.device).index_add(0, tokens, weighted)
         return y.to(x_ND.dtype)
 
     def _per_expert(self, rows: Tensor, counts: Tensor) -> Tensor:
         """The results of `rows`, which are sorted by expert, `counts` of each."""
-        slices = rows.split(counts.tolist())
+        slices = torch.split(rows, counts.tolist())
         return torch.cat(
             [
                 F.linear(self._gated(F.linear(part, gate_up)), down)
@@ -122,7 +122,7 @@ def slow_experts(layer: Experts, x_ND: Tensor) -> Tensor:
     routing = layer.route(x_ND)
     y_ND = torch.zeros_like(x_ND)
     for n in range(len(x_ND)):
-        for expert, weight in zip(routing.experts_NK[n].tolist(), routing.weights_NK[n], strict=True):
+        for expert, weight in zip(routing.experts[n].tolist(), routing.weights[n], strict=True):
             gate, up = (layer.gate_up[expert] @ x_ND[n]).chunk(2)
             y_ND[n] += weight * (layer.down[expert] @ (layer.act(gate) * up))
     return y_ND

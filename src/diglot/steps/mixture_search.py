@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from diglot.core.errors import ConfigError, InputError
 from diglot.model.config import InitConfig
+from diglot.model.sizes import ModelConfig
 from diglot.steps.context import StepContext, StepKind, input_step, runtime
-from diglot.steps.pretrain import ModelConfig
 from diglot.train.optimizer_config import OptimizerConfig
 from diglot.train.schedules import ScheduleConfig
 
@@ -85,10 +85,9 @@ class MixtureSearchConfig:
             )
         if self.heldout_tokens < 1 or self.learning_rate <= 0:
             raise ConfigError("mixture_search needs heldout_tokens >= 1 and learning_rate > 0.")
-        if self.sequence_length % 2 or not 2 <= self.sequence_length <= self.model.max_seq_len:
+        if self.sequence_length % 2 or not 2 <= self.sequence_length <= self.model.context:
             raise ConfigError(
-                f"sequence_length = {self.sequence_length} must be even and at most max_seq_len = "
-                f"{self.model.max_seq_len}."
+                f"sequence_length = {self.sequence_length} must be even and at most max_seq_len = {self.model.context}."
             )
         if self.batch_tokens % self.sequence_length or self.tokens < self.batch_tokens:
             raise ConfigError(

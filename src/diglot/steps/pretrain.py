@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from diglot.core.errors import ConfigError, InputError
 from diglot.core.storage import read_json, write_json
+from diglot.model.accounting import memory_line, parameter_counts, size_lines, train_flops_per_token
 from diglot.model.config import DecoderConfig, InitConfig
-from diglot.model.sizes import ladder_config, parameter_counts, train_flops_per_token
+from diglot.model.sizes import ModelConfig
 from diglot.steps.context import Planned, StepContext, StepKind, input_step, runtime
 from diglot.train.mixture import Budget, Counts, epochs_read
 from diglot.train.mixture_table import MixtureRow, mixture_lines, mixture_rows
@@ -25,44 +26,6 @@ from diglot.train.sequences import num_sequences, num_unused_tokens
 if TYPE_CHECKING:
     from diglot.corpus.pack import Stream
     from diglot.ledger.artifact import Artifact
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """A size of the ladder (`model/sizes.py`) and whatever differs from it."""
-
-    size: str = "nano"
-    d_model: int | None = None
-    num_layers: int | None = None
-    num_heads: int | None = None
-    num_kv_heads: int | None = None
-    head_dim: int | None = None
-    ffn_dim: int | tuple[int, ...] | None = None
-    max_seq_len: int = 2048
-    rope_theta: float = 10_000.0
-    tie_embeddings: bool = False
-    qk_norm: bool = False
-    faithful: bool = False  # MAP-Neo's feed-forward of 8 x width
-    multi_query: bool = False  # one key and value head, as in MAP-Neo's 2B
-
-    def decoder(self, vocab_size: int) -> DecoderConfig:
-        """The whole shape. Numbers that follow from others do so: heads keep their share of a changed width."""
-        base = ladder_config(self.size, vocab_size=vocab_size, max_seq_len=self.max_seq_len)
-        width, heads = self.d_model or base.d_model, self.num_heads or base.num_heads
-        if self.head_dim is None and width % heads:
-            raise ConfigError(f"d_model = {width} does not divide into {heads} heads. Set head_dim, or another number.")
-        return replace(
-            base,
-            d_model=width,
-            num_layers=self.num_layers or base.num_layers,
-            num_heads=heads,
-            num_kv_heads=self.num_kv_heads or (1 if self.multi_query else heads),
-            head_dim=self.head_dim or width // heads,
-            ffn_dim=self.ffn_dim or (8 if self.faithful else 4) * width,
-            rope_theta=self.rope_theta,
-            tie_embeddings=self.tie_embeddings,
-            qk_norm=self.qk_norm,
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,9 +128,9 @@ class PretrainConfig:
         names = [phase.name for phase in self.phases]
         if len(set(names)) < len(names):
             raise ConfigError(f"phases {names} do not have names of their own. Rename one.")
-        if not 1 <= self.sequence_length <= self.model.max_seq_len:
+        if not 1 <= self.sequence_length <= self.model.context:
             raise ConfigError(
-                f"sequence_length = {self.sequence_length} lies outside 1 .. max_seq_len = {self.model.max_seq_len}."
+                f"sequence_length = {self.sequence_length} lies outside 1 .. max_seq_len = {self.model.context}."
             )
         for phase in self.phases:
             if phase.batch_tokens % self.sequence_length:
@@ -279,11 +242,29 @@ def pretrain(config: PretrainConfig, context: StepContext) -> dict[str, Any]:
 
 
 def describe(now: Planned, last: Planned | None) -> list[str]:
-    """The mixture by phase and stream, beside the last run's where it differs; for `diglot plan`."""
+    """The model's size and cost, and the mixture by phase and stream, beside the last run's where it differs."""
     rows = _mixture_rows(now)
     if rows is None:
-        return ["the mixture is known when its inputs are built (run as far as the pack step first)"]
-    return list(mixture_lines(rows, _mixture_rows(last) if last else None))
+        mixture = ["the mixture is known when its inputs are built (run as far as the pack step first)"]
+    else:
+        mixture = list(mixture_lines(rows, _mixture_rows(last) if last else None))
+    return [*_model_lines(now), *mixture]
+
+
+def _model_lines(planned: Planned) -> list[str]:
+    """Parameters, operations and memory; without the vocabulary's share while the tokenizer is not built."""
+    from diglot.tokenizer.tokenizer import Tokenizer
+
+    config: PretrainConfig = planned.config
+    artifact = planned.inputs["tokenizer"]
+    vocab_size = Tokenizer.load(artifact.path).vocab_size if artifact.is_complete else None
+    shape = config.model.decoder(vocab_size or 1)
+    lines = size_lines(shape, config.sequence_length, knows_vocabulary=vocab_size is not None)
+    if vocab_size is None:
+        return lines
+    tokens = min(config.microbatch_tokens or 2**62, max(phase.batch_tokens for phase in config.phases))
+    muon = config.optimizer.kind == "muon"
+    return [*lines, memory_line(shape, tokens, config.sequence_length, muon=muon, bf16=config.precision == "bf16")]
 
 
 def _mixture_rows(planned: Planned) -> list[MixtureRow] | None:

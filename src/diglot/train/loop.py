@@ -24,8 +24,8 @@ from torch import Tensor
 from diglot.core.errors import DiglotError, InputError
 from diglot.core.progress import Bar, Progress
 from diglot.core.seeds import derive_seed
+from diglot.model.accounting import parameter_counts, train_flops_per_token
 from diglot.model.decoder import Decoder
-from diglot.model.sizes import parameter_counts, train_flops_per_token
 from diglot.train.backend import choose_backend, prepared
 from diglot.train.checkpoints import (
     Checkpoint,

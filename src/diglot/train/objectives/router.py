@@ -27,7 +27,7 @@ def with_router_losses(
         return total, {}
     balance = torch.stack([router.balance for router in routers]).mean()
     z = torch.stack([router.z for router in routers]).mean()
-    loads = torch.stack([router.load_E.max() / router.load_E.mean() for router in routers]).mean()
+    loads = torch.stack([router.load.max() / router.load.mean() for router in routers]).mean()
     stats = {"router_balance": balance, "router_z": z, "router_max_load": loads}
     total = total + count * (moe.balance_weight * balance + moe.z_weight * z)
     return total, {name: (value * count).detach() for name, value in stats.items()}

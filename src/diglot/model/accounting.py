@@ -1,0 +1,209 @@
+"""What a shape costs before anything is built: parameters, floating-point operations and memory.
+
+Shape legend: D width, H query heads, KV key and value heads, Hd head width, F feed-forward width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from diglot.model.config import DecoderConfig
+
+FP32_BYTES, BF16_BYTES = 4, 2
+
+
+@dataclass(frozen=True)
+class ParameterCounts:
+    """`without_embeddings` leaves out both the input and the output matrix: the N of scaling laws.
+
+    active: as `total`, with only the experts that a token is sent to.
+    """
+
+    total: int
+    without_embeddings: int
+    active: int
+
+
+def parameter_counts(config: DecoderConfig) -> ParameterCounts:
+    """How many numbers a decoder of this shape learns."""
+    layers = [_layer_counts(config, index) for index in range(config.num_layers)]
+    without = sum(held for held, _ in layers) + config.d_model
+    embeddings = config.vocab_size * config.d_model * (1 if config.tie_embeddings else 2)
+    active = sum(used for _, used in layers) + config.d_model + embeddings
+    return ParameterCounts(without + embeddings, without, active)
+
+
+def train_flops_per_token(config: DecoderConfig, sequence_length: int) -> float:
+    """Floating-point operations to learn from one token: 6 per weight of a product, and the attention between tokens.
+
+    6 (matrices of the layers + output matrix) + 12 S H Hd for each layer, where S is how many tokens one looks back on
+    in the mean: about T / 2 under the causal mask, less with a sliding window. The last term counts scores and mix,
+    each 2 H Hd operations a pair of tokens, three times: forward once, backward twice. Of the experts of a layer, those
+    that a token is sent to count. Looking up an embedding costs no product.
+    """
+    matrices, pairs = config.vocab_size * config.d_model, 0.0
+    for index in range(config.num_layers):
+        matrices += _layer_matrices(config, index)
+        window = config.sliding_window if config.slides[index] else None
+        pairs += 12 * _mean_sight(sequence_length, window) * config.heads[index] * config.head_dim
+    return float(6 * matrices + pairs)
+
+
+@dataclass(frozen=True)
+class TrainMemory:
+    """Bytes that training holds on one rank."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.gradients + self.optimizer + self.activations
+
+
+def train_memory(
+    config: DecoderConfig,
+    *,
+    microbatch_tokens: int,
+    sequence_length: int,
+    num_ranks: int = 1,
+    bf16: bool = False,
+    recompute_every: int = 0,
+    optimizer_bytes: int = 2 * FP32_BYTES,
+) -> TrainMemory:
+    """Memory of one rank while it trains, without the allocator's rounding and the libraries themselves.
+
+    Weights, gradients and optimizer state are float32 and divided over the ranks, as FSDP2's full sharding does;
+    activations belong to the microbatch that the rank reads.
+
+    Args:
+        optimizer_bytes: of state for one parameter: 8 for AdamW's two moments, 4 where Muon keeps one.
+        recompute_every: as `Decoder.recompute_every`: of such a layer only its input is kept, and one layer's
+            activations exist while it is computed again.
+    """
+    share = -(-parameter_counts(config).total // num_ranks)
+    activations = activation_bytes(
+        config, microbatch_tokens, sequence_length=sequence_length, bf16=bf16, recompute_every=recompute_every
+    )
+    return TrainMemory(share * FP32_BYTES, share * FP32_BYTES, share * optimizer_bytes, activations)
+
+
+def activation_bytes(
+    config: DecoderConfig,
+    microbatch_tokens: int,
+    *,
+    sequence_length: int,
+    bf16: bool = False,
+    recompute_every: int = 0,
+) -> int:
+    """What the layers keep of a microbatch for their backward pass; `tests/model/test_accounting.py` holds it to it.
+
+    The logits are not in it: `linear_cross_entropy` makes them in chunks. Under bfloat16 autocast this is an estimate:
+    norms keep float32, and what products and attention read takes two bytes.
+    """
+    kept = [_layer_activations(config, index, bf16) * microbatch_tokens for index in range(config.num_layers)]
+    stream = FP32_BYTES * config.d_model * microbatch_tokens
+    again = kept[::recompute_every] if recompute_every else []
+    once = sum(kept) - sum(again) + stream * len(again)
+    final_norm = 2 * stream
+    return once + max(again, default=0) + final_norm
+
+
+def _layer_activations(config: DecoderConfig, index: int, bf16: bool) -> int:
+    """Bytes of one token in one layer, term by term as `model/decoder.py` computes them."""
+    D, H, KV, Hd = config.d_model, config.heads[index], config.kv_heads[index], config.head_dim
+    small = BF16_BYTES if bf16 else FP32_BYTES
+    norm = 2 * FP32_BYTES * D + FP32_BYTES + small * D  # what it reads, that over its size, its size; what it writes
+    attention = norm + small * (H + 2 * KV) * Hd  # q, k, v in one piece
+    attention += small * (H + KV) * Hd  # q and k, turned
+    attention += small * H * Hd + FP32_BYTES * H  # the mix of values, and each head's log of sums
+    attention += FP32_BYTES * (H + KV) * (Hd + 1) if config.qk_norm else 0
+    attention += norm if config.sandwich_norm else 0
+    feed_forward = 2 * norm if config.sandwich_norm else norm
+    if not config.has_experts[index]:
+        return attention + feed_forward + small * 4 * config.ffn_dims[index]  # gate and up; act(gate); what down reads
+    moe = config.moe
+    assert moe is not None
+    copies = moe.top_k * (small * (D + 4 * moe.expert_dim) + 2 * FP32_BYTES * D)  # rows, and results with weights
+    return attention + feed_forward + copies + small * 4 * moe.shared_dim + 3 * FP32_BYTES * moe.num_experts
+
+
+def _layer_counts(config: DecoderConfig, index: int) -> tuple[int, int]:
+    """Parameters of a layer: all, and those that one token uses."""
+    D, H, KV, Hd = config.d_model, config.heads[index], config.kv_heads[index], config.head_dim
+    inner, F = (H + 2 * KV) * Hd, config.ffn_dims[index]
+    shared = D * inner + H * Hd * D
+    shared += inner * config.qkv_bias + D * config.out_bias + 2 * Hd * config.qk_norm
+    shared += D * (4 if config.sandwich_norm else 2)
+    if not config.has_experts[index]:
+        shared += 3 * D * F + (2 * F + D) * config.ffn_bias
+        return shared, shared
+    moe = config.moe
+    assert moe is not None
+    shared += D * moe.num_experts + 3 * D * moe.shared_dim + D * moe.shared_gate
+    expert = 3 * D * moe.expert_dim
+    return shared + moe.num_experts * expert, shared + moe.top_k * expert
+
+
+def _layer_matrices(config: DecoderConfig, index: int) -> int:
+    """Weights of the products that one token takes part in."""
+    D, H, KV, Hd = config.d_model, config.heads[index], config.kv_heads[index], config.head_dim
+    attention = D * (2 * H + 2 * KV) * Hd
+    if not config.has_experts[index]:
+        return attention + 3 * D * config.ffn_dims[index]
+    moe = config.moe
+    assert moe is not None
+    return attention + D * moe.num_experts + 3 * D * (moe.top_k * moe.expert_dim + moe.shared_dim) + D * moe.shared_gate
+
+
+def _mean_sight(sequence_length: int, window: int | None) -> float:
+    """Tokens that a token looks back on in the mean, with T / 2 for (T + 1) / 2 as is usual."""
+    if window is None or window >= sequence_length:
+        return sequence_length / 2
+    return window - window**2 / (2 * sequence_length)  # the first `window` tokens see fewer
+
+
+def size_lines(config: DecoderConfig, sequence_length: int, *, knows_vocabulary: bool = True) -> list[str]:
+    """What `diglot plan` says of a shape's size. Without the vocabulary, of the layers alone."""
+    counts = parameter_counts(config)
+    shape = f"{config.num_layers} layers of width {config.d_model:,}"
+    if not knows_vocabulary:
+        return [
+            f"model: {shape}, {spoken(counts.without_embeddings)} parameters without embeddings; the rest is known "
+            "when the tokenizer is built"
+        ]
+    active = f", {spoken(counts.active)} of them used by a token" if counts.active < counts.total else ""
+    flops = train_flops_per_token(config, sequence_length)
+    return [
+        f"model: {shape}, {spoken(counts.total)} parameters ({spoken(counts.without_embeddings)} without embeddings)"
+        f"{active}, {spoken(flops)}FLOP to learn from a token at {sequence_length:,}"
+    ]
+
+
+def memory_line(
+    config: DecoderConfig, microbatch_tokens: int, sequence_length: int, *, muon: bool = False, bf16: bool = False
+) -> str:
+    """What `diglot plan` says of one rank's memory."""
+    memory = train_memory(
+        config,
+        microbatch_tokens=microbatch_tokens,
+        sequence_length=sequence_length,
+        bf16=bf16,
+        optimizer_bytes=FP32_BYTES if muon else 2 * FP32_BYTES,
+    )
+    return (
+        f"memory of one rank: {spoken(memory.total)}B for weights {spoken(memory.weights)}B, gradients "
+        f"{spoken(memory.gradients)}B, optimizer {spoken(memory.optimizer)}B, activations of {microbatch_tokens:,} "
+        f"tokens {spoken(memory.activations)}B; full sharding divides all but the last by the ranks"
+    )
+
+
+def spoken(number: float) -> str:
+    """Three digits and a unit: 7.79 G, 16.2 M."""
+    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            value = number / size
+            return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f} {unit}"
+    return f"{number:.0f} "
