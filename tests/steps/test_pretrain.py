@@ -167,7 +167,9 @@ def test_plan_shows_the_mixture_and_what_changed_beside_it(inputs: dict[str, Art
     now = Planned(config=config, inputs=inputs, seed=0)
     lines = describe(now, None)
     order = plan(config, {s.stream: s.num_tokens for s in PackedTokens.open(inputs["from"].path).streams("train")}, 0)
-    assert len(lines) == 1 + 2 * len(order.sizes)
+    assert lines[0].startswith("model: 2 layers of width 32, ")
+    assert lines[1].startswith("memory of one rank: ")
+    assert len(lines) == 3 + 2 * len(order.sizes)
     quota = order.phases[1].quotas["guide-zh.zh-Hans"]
     [line] = [line for line in lines if line.startswith("decay") and "guide-zh.zh-Hans" in line]
     assert line.split()[2:] == [

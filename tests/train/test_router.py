@@ -65,5 +65,6 @@ def test_balance_keeps_a_router_that_prefers_two_experts_from_starving_the_rest(
             optimizer.step(1e-2)
         return float(losses.stats["router_max_load"] / losses.count)
 
-    assert fullest(0.5) < 2.0
-    assert fullest(0.5) < fullest(0.0)
+    even, left_alone = fullest(0.5), fullest(0.0)
+    assert even < 2.4
+    assert even < 0.8 * left_alone
