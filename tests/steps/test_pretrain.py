@@ -186,4 +186,6 @@ def test_plan_shows_the_mixture_and_what_changed_beside_it(inputs: dict[str, Art
     [line] = [line for line in changed if line.startswith("decay") and "guide-zh.zh-Hans" in line]
     assert f"{quota * 64:,} -> " in line
     nowhere = Artifact(inputs["from"].path.parent / "not-built")
-    assert "when its inputs are built" in describe(replace(now, inputs={"from": nowhere}), None)[0]
+    size, mixture = describe(replace(now, inputs={"from": nowhere, "tokenizer": nowhere}), None)
+    assert "32.9 k parameters without embeddings; the rest is known when the tokenizer is built" in size
+    assert "when its inputs are built" in mixture
