@@ -97,6 +97,35 @@ def run(
 
 
 @app.command()
+def sizes(
+    vocab_size: Annotated[int | None, typer.Option("--vocab", help="tokens; default: each size's own")] = None,
+    sequence_length: Annotated[int | None, typer.Option("--sequence", help="tokens; default: the context")] = None,
+    json_: JsonOption = False,
+) -> None:
+    """List the model sizes: shape, parameters, the cost of a token, and where each shape comes from.
+
+    \b
+    diglot sizes
+    diglot sizes --vocab 16384 --sequence 1024
+    """
+    from dataclasses import asdict
+
+    from diglot.model.accounting import size_table
+
+    rows = size_table(vocab_size, sequence_length)
+    if json_:
+        print(json.dumps([asdict(row) for row in rows], indent=2))
+        return
+    print(
+        "| size | layers | width | heads | kv | head | feed-forward | context | vocabulary | parameters |"
+        " without embeddings | FLOP a token | weights, fp32 | trained with AdamW | shape |"
+    )
+    print("|---|" + "--:|" * 13 + "---|")
+    for row in rows:
+        print(row.line())
+
+
+@app.command()
 def plan(
     recipe: RecipeArgument,
     scale: ScaleOption = None,

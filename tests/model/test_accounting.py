@@ -13,6 +13,7 @@ from diglot.model.accounting import (
     memory_line,
     parameter_counts,
     size_lines,
+    size_table,
     spoken,
     train_flops_per_token,
     train_memory,
@@ -126,9 +127,24 @@ def test_memory_is_shared_by_ranks_except_for_activations() -> None:
 def test_what_plan_prints() -> None:
     neo = ladder_config("map-neo-7b")
     assert size_lines(neo, 8192)[0].startswith(
-        "model: 28 layers of width 3,072, 7.79 G parameters (7.40 G without embeddings), "
+        "model: 28 layers of width 3,072, 7.79 B parameters (7.40 B without embeddings), "
     )
     assert "known when the tokenizer is built" in size_lines(neo, 8192, knows_vocabulary=False)[0]
     assert "of them used by a token" in size_lines(replace(SMALL, moe=EXPERTS), 64)[0]
     assert "weights 31.2 GB, gradients 31.2 GB, optimizer 62.3 GB" in memory_line(neo, 8192, 8192)
     assert [spoken(n) for n in (12, 1234, 45_600_000, 7.79e9)] == ["12 ", "1.23 k", "45.6 M", "7.79 G"]
+
+
+def test_every_size_has_a_row_that_says_where_its_shape_comes_from() -> None:
+    rows = {row.name: row for row in size_table()}
+    assert list(rows) == list(SIZES)
+    assert (
+        rows["map-neo-7b"]
+        .line()
+        .startswith("| map-neo-7b | 28 | 3,072 | 16 | 16 | 192 | 24,576 | 8,192 | 64,256 | 7.79 B |")
+    )
+    assert rows["map-neo-980m"].line().endswith("| ours |")
+    assert (
+        size_table(vocab_size=1000)[0].parameters.total
+        == parameter_counts(ladder_config("nano", vocab_size=1000)).total
+    )

@@ -144,12 +144,10 @@ def test_what_a_killed_share_leaves_undone_the_run_without_shares_makes_up_for(
     for until in ("pages", "signals"):
         processes = shares(corpus, tmp_path, until)
         time.sleep(chance.uniform(1.0, 4.0))
-        killed = kill(processes[1])
+        kill(processes[1])  # early or late: it may have done its part, and then the others completed the step
         for process in (processes[0], processes[2]):
             process.communicate(timeout=300)
             assert process.returncode == 0
-        if killed:
-            assert not (tmp_path / "runs" / "cleaning" / until).exists()
         said = diglot(corpus, tmp_path, "--until", until)
         assert f"{until:<12} done" in said or f"{until:<12} reused" in said
     diglot(corpus, tmp_path)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from diglot.model.config import DecoderConfig
+from diglot.model.sizes import SIZES, ladder_config
 
 FP32_BYTES, BF16_BYTES = 4, 2
 
@@ -171,13 +172,13 @@ def size_lines(config: DecoderConfig, sequence_length: int, *, knows_vocabulary:
     shape = f"{config.num_layers} layers of width {config.d_model:,}"
     if not knows_vocabulary:
         return [
-            f"model: {shape}, {spoken(counts.without_embeddings)} parameters without embeddings; the rest is known "
+            f"model: {shape}, {counted(counts.without_embeddings)} parameters without embeddings; the rest is known "
             "when the tokenizer is built"
         ]
-    active = f", {spoken(counts.active)} of them used by a token" if counts.active < counts.total else ""
+    active = f", {counted(counts.active)} of them used by a token" if counts.active < counts.total else ""
     flops = train_flops_per_token(config, sequence_length)
     return [
-        f"model: {shape}, {spoken(counts.total)} parameters ({spoken(counts.without_embeddings)} without embeddings)"
+        f"model: {shape}, {counted(counts.total)} parameters ({counted(counts.without_embeddings)} without embeddings)"
         f"{active}, {spoken(flops)}FLOP to learn from a token at {sequence_length:,}"
     ]
 
@@ -200,10 +201,65 @@ def memory_line(
     )
 
 
+def counted(number: float) -> str:
+    """Parameters as the field counts them: 7.79 B, 16.2 M."""
+    return spoken(number).replace("G", "B")
+
+
 def spoken(number: float) -> str:
-    """Three digits and a unit: 7.79 G, 16.2 M."""
+    """Three digits and a prefix of the SI: 7.79 G, 16.2 M."""
     for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= size:
             value = number / size
             return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f} {unit}"
     return f"{number:.0f} "
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizeRow:
+    """One line of `diglot sizes`. Bytes are of one rank without activations."""
+
+    name: str
+    config: DecoderConfig
+    parameters: ParameterCounts
+    train_flops_per_token: float
+    weight_bytes: int
+    train_bytes: int
+    origin: str
+
+    def line(self) -> str:
+        """As a row of a Markdown table."""
+        shape = self.config
+        numbers = (
+            shape.num_layers,
+            shape.d_model,
+            shape.heads[0],
+            shape.kv_heads[0],
+            shape.head_dim,
+            shape.ffn_dims[0],
+        )
+        cells = [self.name, *(f"{n:,}" for n in (*numbers, shape.max_seq_len, shape.vocab_size))]
+        cells += [counted(self.parameters.total), counted(self.parameters.without_embeddings)]
+        cells += [spoken(self.train_flops_per_token), f"{spoken(self.weight_bytes)}B", f"{spoken(self.train_bytes)}B"]
+        return "| " + " | ".join(cell.strip() for cell in (*cells, self.origin)) + " |"
+
+
+def size_table(vocab_size: int | None = None, sequence_length: int | None = None) -> list[SizeRow]:
+    """Every size by name. None: each size's own vocabulary and context."""
+    rows = []
+    for name, size in SIZES.items():
+        config = ladder_config(name, vocab_size=vocab_size)
+        length = min(sequence_length or config.max_seq_len, config.max_seq_len)
+        memory = train_memory(config, microbatch_tokens=0, sequence_length=length)
+        rows.append(
+            SizeRow(
+                name=name,
+                config=config,
+                parameters=parameter_counts(config),
+                train_flops_per_token=train_flops_per_token(config, length),
+                weight_bytes=memory.weights,
+                train_bytes=memory.total,
+                origin=size.origin,
+            )
+        )
+    return rows
