@@ -129,19 +129,33 @@ def test_a_killed_run_goes_on_with_the_shards_that_are_missing(
     assert not (out / "parts").exists()
 
 
-def test_a_tokenizer_that_changes_text_stops_the_step(inputs: dict[str, Artifact], tmp_path: Path) -> None:
-    broken = tmp_path / "train_tokenizer" / "broken"
-    shutil.copytree(inputs["tokenizer"].path, broken)
-    content = read_json(broken / "tokenizer.json")
-    write_json(broken / "tokenizer.json", content | {"normalizer": {"type": "Lowercase"}})
+def test_a_tokenizer_of_ours_that_changes_text_stops_the_step(
+    inputs: dict[str, Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode = Tokenizer.decode
+    monkeypatch.setattr(Tokenizer, "decode", lambda self, ids: decode(self, ids).lower())
     with pytest.raises(InputError, match=r"does not survive encoding: at character 0 '[A-Z].* came back as '[a-z]"):
-        run_step(STEP, tmp_path / "pack" / "p", inputs=inputs | {"tokenizer": Artifact(broken)}, check_every=1)
+        run_step(STEP, tmp_path / "pack" / "p", inputs=inputs, check_every=1)
+
+
+def test_what_a_normalising_tokenizer_of_others_changes_is_counted(inputs: dict[str, Artifact], tmp_path: Path) -> None:
+    foreign = tmp_path / "train_tokenizer" / "foreign"
+    shutil.copytree(inputs["tokenizer"].path, foreign)
+    content = read_json(foreign / "tokenizer.json")
+    write_json(foreign / "tokenizer.json", content | {"normalizer": {"type": "Lowercase"}})
+    tokenizer = {"tokenizer": Artifact(foreign)}
+    packed = run_step(STEP, tmp_path / "pack" / "p", inputs=inputs | tokenizer, check_every=1)
+    english = sum(
+        record["num_documents"] for record in read_json(packed.path / "streams.json") if record["lang"] == "en"
+    )
+    counted = packed.counts["round_trip"]
+    assert 0 < counted["mismatches"] <= english < counted["checked_documents"]
 
 
 def test_ids_beyond_the_vocabulary_are_refused_and_not_wrapped() -> None:
     with pytest.raises(InputError, match="ids from 1 to 70000, but it has 420"):
-        pack_module._as_bytes([[1, 70_000]], "uint16", 420)
-    assert pack_module._as_bytes([[1, 419], [], [256]], "uint16", 420) == np.array([1, 419, 256], "<u2").tobytes()
+        pack_module._as_bytes(np.array([1, 70_000]), "uint16", 420)
+    assert pack_module._as_bytes(np.array([1, 419, 256]), "uint16", 420) == np.array([1, 419, 256], "<u2").tobytes()
 
 
 def test_impossible_settings_are_refused() -> None:

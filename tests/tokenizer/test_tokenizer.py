@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import pickle
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from diglot.core.errors import InputError
 from diglot.tokenizer.export import write_tokenizer
 from diglot.tokenizer.tokenizer import Tokenizer
 from diglot.tokenizer.training import TrainingSettings, train_vocabulary
-from diglot.tokenizer.vocabulary import FIRST_PIECE, LAYOUT_PIECES, SPECIAL_TOKENS
+from diglot.tokenizer.vocabulary import FIRST_PIECE, LAYOUT_PIECES, SPECIAL_TOKENS, encode_oracle
 
 AWKWARD = [
     "",
@@ -58,7 +57,7 @@ def test_every_text_comes_back_exactly(tokenizer: Tokenizer, text: str) -> None:
 @settings(max_examples=300, deadline=None)
 @given(text=UNICODE | FROM_THE_TEXTS)
 def test_ids_equal_those_of_the_slow_definition(tokenizer: Tokenizer, text: str) -> None:
-    assert tokenizer.encode(text) == joined_one_by_one(tokenizer, text)
+    assert tokenizer.encode(text) == encode_oracle(text, tokenizer.vocabulary.ids)
 
 
 @settings(max_examples=300, deadline=None)
@@ -132,8 +131,9 @@ def test_ids_outside_the_vocabulary_are_refused(tokenizer: Tokenizer) -> None:
 
 
 def test_lone_surrogates_are_refused_with_advice(tokenizer: Tokenizer) -> None:
-    with pytest.raises(InputError, match="lone surrogates"):
-        tokenizer.encode("a\ud800")
+    for encode in (tokenizer.encode, lambda text: tokenizer.encode_arrays([text])):
+        with pytest.raises(InputError, match="lone surrogates"):
+            encode("a\ud800")
 
 
 def test_threads_and_batches_do_not_change_ids(tokenizer: Tokenizer) -> None:
@@ -173,7 +173,7 @@ def test_saved_copies_and_pickles_encode_alike(tmp_path: Path, tokenizer: Tokeni
         assert copy.vocab_size == tokenizer.vocab_size
 
 
-def test_missing_damaged_and_foreign_files_are_named(tmp_path: Path, trained: Path) -> None:
+def test_missing_damaged_and_unknown_files_are_named(tmp_path: Path, trained: Path) -> None:
     with pytest.raises(InputError, match=r"holds no tokenizer\.json"):
         Tokenizer.load(tmp_path)
     content = (trained / "tokenizer.json").read_text()
@@ -181,7 +181,7 @@ def test_missing_damaged_and_foreign_files_are_named(tmp_path: Path, trained: Pa
     with pytest.raises(InputError, match="is damaged"):
         Tokenizer.load(tmp_path)
     (tmp_path / "tokenizer.json").write_text(json.dumps({"model": {"vocab": {"a": 0, "b": 1}}}))
-    with pytest.raises(InputError, match="another program"):
+    with pytest.raises(InputError, match="not supported"):
         Tokenizer.load(tmp_path)
 
 
@@ -201,17 +201,3 @@ def real_texts(shared: Path, name: str, count: int) -> list[str]:
         reader = zstandard.ZstdDecompressor(max_window_size=1 << 31).stream_reader(stream)
         lines = io.TextIOWrapper(reader, encoding="utf-8")
         return [json.loads(line)["text"] for line, _ in zip(lines, range(count), strict=False)]
-
-
-def joined_one_by_one(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Byte-pair encoding as `vocabulary` defines it: join the leftmost pair with the smallest id till none is left."""
-    ids = {piece: FIRST_PIECE + number for number, piece in enumerate(tokenizer.vocabulary.pieces)}
-    parts = list(text)
-    while pairs := [(ids[a + b], at) for at, (a, b) in enumerate(pairwise(parts)) if a + b in ids]:
-        _, at = min(pairs)
-        parts[at : at + 2] = [parts[at] + parts[at + 1]]
-    return [
-        token
-        for part in parts
-        for token in ([ids[part]] if part in ids else [len(SPECIAL_TOKENS) + byte for byte in part.encode()])
-    ]

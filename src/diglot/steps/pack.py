@@ -6,6 +6,7 @@ workers changes nothing. A run that was killed goes on with the shards that have
 
 from __future__ import annotations
 
+import functools
 import shutil
 import time
 from collections.abc import Iterable, Sequence
@@ -19,6 +20,7 @@ from diglot.steps.context import StepContext, StepKind, input_step
 if TYPE_CHECKING:
     from diglot.corpus.tables import Shard
     from diglot.ledger.artifact import Artifact
+    from diglot.tokenizer.encoding import TokenArrays
     from diglot.tokenizer.tokenizer import Tokenizer
 
 ROWS_PER_BATCH = 256  # documents encoded at once
@@ -70,7 +72,7 @@ def pack(config: PackConfig, context: StepContext) -> dict[str, Any]:
     shutil.rmtree(parts, ignore_errors=True)
     num_checked = sum(part["num_checked"] for part in found)
     return _counts(streams) | {
-        "round_trip": {"checked_documents": num_checked, "mismatches": 0},  # a mismatch stops the step
+        "round_trip": {"checked_documents": num_checked, "mismatches": sum(part["num_changed"] for part in found)},
         "seconds": {
             "encode": round(seconds_encoding, 3),
             "join": round(time.monotonic() - started - seconds_encoding, 3),
@@ -98,6 +100,7 @@ class Part:
     vocab_size: int
     num_documents: int
     num_checked: int
+    num_changed: int  # of those checked, by a tokenizer that others made and that normalises; ours changes none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,27 +124,30 @@ def pack_shard(task: PackTask) -> list[dict[str, Any]]:
 
 
 def _encode_shard(task: PackTask) -> tuple[list[Path], list[dict[str, Any]]]:
+    import numpy as np
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     from diglot.core.storage import atomic_path
     from diglot.corpus.pack import token_dtype
     from diglot.corpus.tables import write_table
-    from diglot.tokenizer.tokenizer import Tokenizer
 
-    tokenizer = Tokenizer.load(task.tokenizer)
+    tokenizer = _tokenizer(task.tokenizer)
     dtype = token_dtype(tokenizer.vocab_size)
     files, parts = [], []
     for (split, lang), table in sorted(_documents(task.corpus, task.shard).items()):
         name = f"{task.shard.source}/{task.shard.name}.{split}.{lang}"
         tokens, documents = task.parts / f"{name}.bin", task.parts / f"{name}.parquet"
         lengths: list[int] = []
+        num_changed = 0
         with atomic_path(tokens) as partial, partial.open("wb") as stream:
             for first in range(0, len(table), ROWS_PER_BATCH):
                 batch = table.slice(first, ROWS_PER_BATCH)
-                encoded = _encode(tokenizer, batch, first, task.check_every)
-                lengths.extend(map(len, encoded))
-                stream.write(_as_bytes(encoded, dtype, tokenizer.vocab_size))
-        num_bytes = [len(text.encode()) for text in table["text"].to_pylist()]
+                encoded, changed = _encode(tokenizer, batch, first, task.check_every)
+                num_changed += changed
+                lengths.extend(np.diff(encoded.offsets).tolist())
+                stream.write(_as_bytes(encoded.tokens, dtype, tokenizer.vocab_size))
+        num_bytes = pc.cast(pc.binary_length(table["text"]), pa.int64())
         write_table(documents, pa.table({"id": table["id"], "num_tokens": lengths, "num_bytes": num_bytes}))
         files += [tokens, documents]
         parts.append(
@@ -154,9 +160,18 @@ def _encode_shard(task: PackTask) -> tuple[list[Path], list[dict[str, Any]]]:
                 "vocab_size": tokenizer.vocab_size,
                 "num_documents": len(table),
                 "num_checked": len(range(0, len(table), task.check_every)),
+                "num_changed": num_changed,
             }
         )
     return files, parts
+
+
+@functools.lru_cache(maxsize=1)
+def _tokenizer(folder: Path) -> Tokenizer:
+    """Once for a process: its tables take as long to make as some megabytes to encode."""
+    from diglot.tokenizer.tokenizer import Tokenizer
+
+    return Tokenizer.load(folder)
 
 
 def _documents(corpus: Artifact, shard: Shard) -> dict[tuple[str, str], Any]:
@@ -177,32 +192,44 @@ def _documents(corpus: Artifact, shard: Shard) -> dict[tuple[str, str], Any]:
     return found
 
 
-def _encode(tokenizer: Tokenizer, batch: Any, first_row: int, check_every: int) -> list[list[int]]:
-    """The tokens of each document with the document end; some are decoded again and must equal their text."""
-    texts = batch["text"].to_pylist()
-    encoded = tokenizer.encode_batch(texts, threads=False)  # there is a process per core already
+def _encode(tokenizer: Tokenizer, batch: Any, first_row: int, check_every: int) -> tuple[TokenArrays, int]:
+    """The tokens of each document with the document end, and how many of those decoded again differ from their text.
+
+    Raises: InputError when one differs and the tokenizer is our own, which never changes a text.
+    """
+    import numpy as np
+
+    from diglot.tokenizer.encoding import TokenArrays
+
+    texts, num_changed = batch["text"].to_pylist(), 0
+    tokens, offsets = tokenizer.encode_arrays(texts, threads=False)  # there is a process per core already
     for row in range(-first_row % check_every, len(texts), check_every):
-        if (decoded := tokenizer.decode(encoded[row])) != texts[row]:
+        decoded = tokenizer.decode(tokens[offsets[row] : offsets[row + 1]].tolist())
+        if decoded == texts[row]:
+            continue
+        num_changed += 1
+        if tokenizer.is_exact:
             at = next((i for i, (a, b) in enumerate(zip(decoded, texts[row], strict=False)) if a != b), len(decoded))
             raise InputError(
                 f"document {batch['id'][row]} does not survive encoding: at character {at} "
                 f"{texts[row][at : at + 20]!r} came back as {decoded[at : at + 20]!r}. "
                 "Delete the tokenizer's artifact and run the recipe again."
             )
-    return [[*tokens, tokenizer.eos_id] for tokens in encoded]
+    ended = np.insert(tokens, offsets[1:], tokenizer.eos_id)
+    return TokenArrays(ended, offsets + np.arange(len(offsets))), num_changed
 
 
-def _as_bytes(encoded: Sequence[Sequence[int]], dtype: str, vocab_size: int) -> bytes:
-    """Token ids one after the other. Raises InputError for an id that the vocabulary does not have."""
+def _as_bytes(tokens: Any, dtype: str, vocab_size: int) -> bytes:
+    """Token ids in the files' type. Raises InputError for an id that the vocabulary does not have."""
     import numpy as np
 
-    tokens = np.fromiter((token for document in encoded for token in document), np.int64)
     if len(tokens) and not 0 <= tokens.min() <= tokens.max() < vocab_size:
         raise InputError(
             f"the tokenizer gave ids from {tokens.min()} to {tokens.max()}, but it has {vocab_size}. "
             "Its files do not belong together: delete its artifact and run the recipe again."
         )
-    return tokens.astype(np.dtype(dtype).newbyteorder("<")).tobytes()
+    written: bytes = tokens.astype(np.dtype(dtype).newbyteorder("<")).tobytes()
+    return written
 
 
 def _by_stream(parts: Iterable[Part]) -> dict[StreamKey, list[Part]]:

@@ -1,23 +1,28 @@
-"""Text to token ids and back, exactly: `decode(encode(text)) == text` for every text.
+"""Text to token ids and back, exactly: `decode(encode(text)) == text` for every text with a tokenizer of our own.
 
 Only the text's own characters are encoded: no prefix, no document end, and never a special token, whatever the text
 says: `<|user|>` in a web page is a few harmless pieces. Who wants a special token asks for `special_id`.
+
+A tokenizer made by others gives the ids that its own library gives, which may mean that it normalises a text first.
 """
 
 from __future__ import annotations
 
+import bisect
 import functools
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from diglot.core.errors import InputError
-from diglot.core.storage import read_json
-from diglot.tokenizer.vocabulary import BOS, EOS, FIRST_PIECE, PAD, SPECIAL_TOKENS, Vocabulary
+from diglot.tokenizer import read_hub, read_own, read_sentencepiece
+from diglot.tokenizer.encoding import Parts, TokenArrays
+from diglot.tokenizer.json_file import read_object
+from diglot.tokenizer.vocabulary import Vocabulary
 
 TOKENIZER_FILE = "tokenizer.json"
-FILES = (TOKENIZER_FILE, "tokenizer_config.json", "special_tokens.json", "tokenizer.model")
+MODEL_FILE = "tokenizer.model"
+MAX_NAMED = 30  # special tokens in a message; some tokenizers have hundreds
 
 
 class Tokenizer:
@@ -27,76 +32,113 @@ class Tokenizer:
     sent to another process.
     """
 
-    def __init__(self, vocabulary: Vocabulary, folder: Path) -> None:
-        self.vocabulary = vocabulary
+    def __init__(self, parts: Parts, folder: Path) -> None:
         self.folder = folder
-        self._bytes = dict(enumerate(vocabulary.token_bytes))  # a dict, so that an id of -100 is no valid index
+        self._parts = parts
+        self._bytes = parts.token_bytes
 
     @classmethod
     def load(cls, folder: Path) -> Tokenizer:
-        """Raises InputError when the folder holds no tokenizer, or one that this project did not make."""
+        """Our own tokenizer; a Hugging Face `tokenizer.json` of byte-pair kind; a SentencePiece `tokenizer.model`.
+
+        The first of these that the folder holds. No code of a checkpoint is run. Raises InputError when the folder
+        holds none, a damaged one, or one of a kind that is not supported.
+        """
         path = folder / TOKENIZER_FILE
-        try:
-            ids: dict[str, int] = read_json(path)["model"]["vocab"]
-            spellings = sorted(ids, key=lambda spelling: ids[spelling])
-        except FileNotFoundError:
-            raise InputError(
-                f"{folder} holds no {TOKENIZER_FILE}. Name the folder of a train_tokenizer step."
-            ) from None
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path} is damaged ({error}). Delete its artifact and run the recipe again.") from error
-        vocabulary = Vocabulary(tuple(spellings[FIRST_PIECE:]))
-        if any(ids.get(vocabulary.spelling(token)) != token for token in range(len(ids))):
-            raise InputError(
-                f"{path} was made by another program: its ids do not start with {', '.join(SPECIAL_TOKENS)}."
-            )
-        return cls(vocabulary, folder)
+        if path.is_file():
+            content = read_object(path)
+            return cls(read_own.parts(path, content) or read_hub.parts(path, content), folder)
+        if (folder / MODEL_FILE).is_file():
+            return cls(read_sentencepiece.parts(folder / MODEL_FILE), folder)
+        raise InputError(
+            f"{folder} holds no {TOKENIZER_FILE} and no {MODEL_FILE}. Name the folder of a train_tokenizer step, or of "
+            "a model with its tokenizer; a tokenizer of vocab.json and merges.txt is first saved again by transformers."
+        )
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Raises InputError for a tokenizer that others made."""
+        if self._parts.vocabulary is None:
+            raise InputError(f"{self.folder} holds a tokenizer that others made, and its pieces cannot be looked at.")
+        return self._parts.vocabulary
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether every text is sure to come back as it was."""
+        return self._parts.vocabulary is not None
 
     @property
     def vocab_size(self) -> int:
-        return len(self.vocabulary)
+        """One more than the largest id."""
+        return self._vocab_size
 
     @property
     def bos_id(self) -> int:
-        return self.special_id(BOS)
+        return self._parts.bos_id
 
     @property
     def eos_id(self) -> int:
-        """The token that ends every document."""
-        return self.special_id(EOS)
+        """The token that ends every document.
+
+        Of others: `<|EOD|>` where there is one (MAP-Neo ends documents with it, 64002), else the `eos_token` of
+        tokenizer_config.json or special_tokens_map.json, else the first `eos_token_id` of config.json or
+        generation_config.json.
+        """
+        return self._parts.eos_id
 
     @property
     def pad_id(self) -> int:
-        return self.special_id(PAD)
+        """Of others without one: the unknown token, else the beginning, so that a document end stays one."""
+        return self._parts.pad_id
 
     def special_id(self, name: str) -> int:
-        """Raises InputError for a name that is not in SPECIAL_TOKENS."""
-        if name not in SPECIAL_TOKENS:
-            raise InputError(f"no special token '{name}'. Known: {', '.join(SPECIAL_TOKENS)}.")
-        return SPECIAL_TOKENS.index(name)
+        """Raises InputError for a name that is no special or added token."""
+        if name not in self._parts.special_ids:
+            known = sorted(self._parts.special_ids, key=lambda known: self._parts.special_ids[known])
+            more = f" and {len(known) - MAX_NAMED} more" if len(known) > MAX_NAMED else ""
+            raise InputError(f"no special token '{name}'. Known: {', '.join(known[:MAX_NAMED])}{more}.")
+        return self._parts.special_ids[name]
 
     def encode(self, text: str) -> list[int]:
         """Raises InputError for a text with half a surrogate pair, which is not Unicode."""
-        return self.encode_batch([text])[0]
+        return self._parts.encoder.encode_batch([text], threads=False)[0]
 
     def encode_batch(self, texts: Sequence[str], *, threads: bool = True) -> list[list[int]]:
         """`[encode(text) for text in texts]`. threads: use all cores; False where each core has a process already."""
-        batches = [texts] if threads else [[text] for text in texts]  # the library spreads a batch over threads
-        try:
-            return [
-                encoding.ids
-                for batch in batches
-                for encoding in self._backend.encode_batch_fast(batch, add_special_tokens=False)
-            ]
-        except (UnicodeEncodeError, TypeError) as error:
-            raise InputError(f"not Unicode text: {error}. Replace lone surrogates before encoding.") from error
+        return self._parts.encoder.encode_batch(texts, threads=threads)
+
+    def encode_arrays(self, texts: Sequence[str], *, threads: bool = True) -> TokenArrays:
+        """As `encode_batch`, the tokens of all texts one after the other: for many of them."""
+        return self._parts.encoder.encode_arrays(texts, threads=threads)
+
+    def encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """The tokens of `context + continuation`, split where the continuation begins.
+
+        A token that writes characters of both belongs to the continuation, as does the rest behind it. So the two
+        parts together are `encode(context + continuation)`, the continuation has a token at least, and the context has
+        every token that could be written without knowing the continuation, and none that could not.
+        (Encoding the context alone and counting its tokens, as in lm-evaluation-harness, can leave no token for the
+        continuation, or call tokens a context that the model was never shown.)
+        Raises: InputError for an empty continuation, or one that the tokenizer leaves out.
+        """
+        if not continuation:
+            raise InputError("the continuation is empty, so there is nothing to score. Leave the item out.")
+        tokens, ends = self._parts.encoder.encode_with_ends(context + continuation)
+        split = bisect.bisect_right(ends, len(context))
+        if split == len(tokens):
+            raise InputError(f"the tokenizer writes no token for {continuation[:40]!r}. Leave the item out.")
+        return tokens[:split], tokens[split:]
 
     def decode(self, ids: Iterable[int], *, skip_special: bool = True) -> str:
         """The text of some tokens. Bytes that are no UTF-8, which a model may well write, become U+FFFD.
 
+        The space that some tokenizers put in front of a text is taken off again.
         skip_special: False writes special tokens out by name, for people to read.
         """
-        return self.decode_bytes(ids, skip_special=skip_special).decode(errors="replace")
+        written = self.decode_bytes(ids, skip_special=skip_special)
+        if self._parts.drops_first_space:
+            written = written.removeprefix(b" ")
+        return written.decode(errors="replace")
 
     def decode_bytes(self, ids: Iterable[int], *, skip_special: bool = True) -> bytes:
         """As `decode`, before bytes are read as UTF-8. Raises InputError for an id outside the vocabulary."""
@@ -115,20 +157,24 @@ class Tokenizer:
     def save(self, folder: Path) -> None:
         """Copy the tokenizer's files, so that a model folder can be used without the artifact."""
         folder.mkdir(parents=True, exist_ok=True)
-        for name in FILES:
-            shutil.copyfile(self.folder / name, folder / name)
+        for name in self._parts.files:
+            if (self.folder / name).is_file():
+                shutil.copyfile(self.folder / name, folder / name)
+
+    @functools.cached_property
+    def _vocab_size(self) -> int:
+        return 1 + max(self._bytes)
 
     @functools.cached_property
     def _bytes_with_special(self) -> dict[int, bytes]:
-        return self._bytes | {token: name.encode() for token, name in enumerate(SPECIAL_TOKENS)}
+        names = {token: name.encode() for name, token in self._parts.special_ids.items()}
+        return {**self._bytes, **names}
 
-    @functools.cached_property
-    def _backend(self) -> Any:
-        from tokenizers import Tokenizer as Backend
 
-        backend = Backend.from_file(str(self.folder / TOKENIZER_FILE))
-        backend.encode_special_tokens = True  # names of special tokens in a text are ordinary text
-        return backend
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"vocabulary": self.vocabulary, "folder": self.folder, "_bytes": self._bytes}
+def check_fits(tokenizer: Tokenizer, vocab_size: int) -> None:
+    """Raises InputError when a model whose embedding has `vocab_size` rows lacks some of the tokens."""
+    if tokenizer.vocab_size > vocab_size:
+        raise InputError(
+            f"the tokenizer in {tokenizer.folder} has {tokenizer.vocab_size:,} tokens, but the model's embedding has "
+            f"{vocab_size:,} rows. Take the tokenizer that the model was trained with, or extend the embedding."
+        )

@@ -14,7 +14,8 @@ until no two neighbours form a piece: byte-pair encoding as SentencePiece's run 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from diglot.core.errors import InputError
@@ -54,8 +55,13 @@ class Vocabulary:
         if len(set(self.pieces)) != len(self.pieces):
             twice = next(piece for i, piece in enumerate(self.pieces) if piece in self.pieces[:i])
             raise InputError(f"the piece {twice!r} is twice in the vocabulary. Train the tokenizer again.")
-        reachable = {piece for piece in self.pieces if len(piece) == 1}.union(joined for _, _, joined in self.joins())
-        if lost := set(self.pieces) - reachable:
+        known = set(self.pieces)
+        lost = [
+            piece
+            for piece in self.pieces
+            if len(piece) > 1 and not any(piece[:cut] in known and piece[cut:] in known for cut in range(1, len(piece)))
+        ]
+        if lost:
             raise InputError(
                 f"no two pieces form {sorted(lost)[0]!r}, so it can never be used. Train the tokenizer again."
             )
@@ -73,6 +79,16 @@ class Vocabulary:
             if piece[:cut] in known and piece[cut:] in known
         ]
 
+    @functools.cached_property
+    def ids(self) -> dict[str, int]:
+        """The token of each piece."""
+        return {piece: FIRST_PIECE + number for number, piece in enumerate(self.pieces)}
+
+    @functools.cached_property
+    def neighbours(self) -> frozenset[tuple[str, str]]:
+        """Characters that stand side by side in a piece. Between any two others a text can be cut without effect."""
+        return frozenset(pair for piece in self.pieces for pair in itertools.pairwise(piece))
+
     def spelling(self, token: int) -> str:
         """The name of a token in files: `<s>`, `<0x0A>`, or the piece itself."""
         if token < FIRST_BYTE:
@@ -84,6 +100,26 @@ class Vocabulary:
         """The UTF-8 bytes that each token stands for; none for special tokens."""
         single = tuple(bytes([value]) for value in range(NUM_BYTES))
         return (b"",) * FIRST_BYTE + single + tuple(piece.encode() for piece in self.pieces)
+
+
+def encode_oracle(text: str, ids: Mapping[str, int], first_byte: int = FIRST_BYTE) -> list[int]:
+    """The tokens of a text: the definition, for `diglot.kernels.bpe` to equal.
+
+    Joins the two neighbours that form the piece with the smallest id, the leftmost of equals, until no two form one.
+    A character that is no piece becomes the tokens of its bytes; so does a byte that is no UTF-8 and came in by
+    `surrogateescape`.
+    """
+    parts = list(text)
+    while pairs := [(ids[a + b], at) for at, (a, b) in enumerate(itertools.pairwise(parts)) if a + b in ids]:
+        _, at = min(pairs)
+        parts[at : at + 2] = [parts[at] + parts[at + 1]]
+    tokens: list[int] = []
+    for part in parts:
+        if part in ids:
+            tokens.append(ids[part])
+        else:
+            tokens.extend(first_byte + value for value in part.encode(errors="surrogateescape"))
+    return tokens
 
 
 def byte_name(value: int) -> str:
