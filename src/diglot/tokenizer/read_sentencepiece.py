@@ -42,7 +42,7 @@ class SentencePieceEncoder:
 
     def encode_with_ends(self, text: str) -> tuple[list[int], list[int]]:
         try:
-            pieces = self._backend.encode(text, out_type="immutable_proto").pieces
+            pieces = self._backend.encode(text, return_type="proto").pieces
         except (UnicodeEncodeError, TypeError) as error:
             raise not_unicode(error) from error
         found = [(part, piece.end) for piece in pieces for part in self.spelled.get(piece.id, (piece.id,))]

@@ -114,19 +114,19 @@ class Tokenizer:
     def encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         """The tokens of `context + continuation`, split where the continuation begins.
 
-        A token that writes characters of both belongs to the continuation, as does the rest behind it. So the two
-        parts together are `encode(context + continuation)`, the continuation has a token at least, and the context has
-        every token that could be written without knowing the continuation, and none that could not.
-        (Encoding the context alone and counting its tokens, as in lm-evaluation-harness, can leave no token for the
-        continuation, or call tokens a context that the model was never shown.)
-        Raises: InputError for an empty continuation, or one that the tokenizer leaves out.
+        The context is the tokens, from the first on, that write characters of the context alone; a token that writes
+        characters of both begins the continuation. So the two parts together are `encode(context + continuation)`, and
+        the continuation has a token at least. (Counting the tokens of the context alone, as lm-evaluation-harness
+        does, can leave none.) Where a tokenizer of others melts the whole continuation into the context's last
+        character (NFC makes one of "e" and an accent), the tokens of that character are the continuation.
+        Raises: InputError for an empty continuation, or a text of which the tokenizer writes nothing.
         """
         if not continuation:
             raise InputError("the continuation is empty, so there is nothing to score. Leave the item out.")
         tokens, ends = self._parts.encoder.encode_with_ends(context + continuation)
-        split = bisect.bisect_right(ends, len(context))
-        if split == len(tokens):
+        if not tokens:
             raise InputError(f"the tokenizer writes no token for {continuation[:40]!r}. Leave the item out.")
+        split = min(bisect.bisect_right(ends, len(context)), bisect.bisect_left(ends, ends[-1]))
         return tokens[:split], tokens[split:]
 
     def decode(self, ids: Iterable[int], *, skip_special: bool = True) -> str:
