@@ -229,11 +229,12 @@ def _join_many(tokens, first, stop, join_keys, join_tokens, shift):
     """
     size = stop - first
     parts = tokens[first:stop]
-    before, after = np.arange(-1, size - 1), np.arange(1, size + 1)
-    pairs = np.full(size, NONE, np.int32)
+    before, after, pairs = np.empty(size, np.int64), np.empty(size, np.int64), np.empty(size, np.int32)
     heap, length = np.empty(3 * size, np.int64), 0
-    for i in range(size - 1):
-        pairs[i] = _joined(parts[i], parts[i + 1], join_keys, join_tokens, shift)
+    for i in range(size):
+        before[i], after[i], pairs[i] = i - 1, i + 1, NONE
+        if i + 1 < size:
+            pairs[i] = _joined(parts[i], parts[i + 1], join_keys, join_tokens, shift)
         if pairs[i] != NONE:
             length = _push(heap, length, np.int64(pairs[i]) << 32 | i)
     while length:
