@@ -92,12 +92,14 @@ def test_a_megabyte_without_a_cut_takes_a_few_seconds(unit):
     assert b"".join(vocabulary.token_bytes[token] for token in tokens).decode() == text
 
 
-def test_a_full_table_of_kept_stretches_changes_nothing():
-    vocabulary = Vocabulary((*"abcdefghij ", "ab", "cd", "abcd", "ef", "gh", "efgh", " a", " ab"))
+def test_stretches_that_share_a_slot_are_told_apart():
+    letters = "abcdefgh"
+    pairs = [f"{a}{b}" for a in f" {letters}" for b in letters]  # any two may join, so words are cut at spaces alone
+    vocabulary = Vocabulary((*pairs, *(a + b for a in pairs[1::3] for b in pairs[40::5]), *f" {letters}"))
     encoder = VocabularyEncoder(vocabulary)
-    words = np.random.default_rng(0).integers(0, 10, (300_000, 8))
-    batch = [" ".join("".join("abcdefghij"[i] for i in word) for word in words[:200]) for _ in range(2)]
-    flood = " ".join("".join("abcdefgh"[i % 8] for i in word) for word in words[:150_000])
-    expected = by_kernel(encoder, batch)
-    by_kernel(encoder, [flood])
-    assert by_kernel(encoder, batch) == expected == [encode_oracle(batch[0], vocabulary.ids)] * 2
+    drawn = np.random.default_rng(0).integers(0, len(letters), (1 << bpe.SLOT_BITS, 6))
+    words = ["".join(letters[i] for i in word) for word in drawn]
+    expected = [encode_oracle(f" {word}", vocabulary.ids) for word in words[:2000]]
+    alone = by_kernel(encoder, [f" {word}" for word in words])
+    assert alone[:2000] == expected
+    assert by_kernel(encoder, [f" {word}" for word in words[:2000]]) == expected, "others have taken their slots"

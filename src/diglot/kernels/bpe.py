@@ -163,7 +163,7 @@ def _decode(utf8, position, stop):
         if stop - position >= 3 and utf8[position + 1] & 0xC0 == 0x80 and utf8[position + 2] & 0xC0 == 0x80:
             low = (np.int64(utf8[position + 1]) & 0x3F) << 6 | (np.int64(utf8[position + 2]) & 0x3F)
             code = (first & 0x0F) << 12 | low
-            if code >= 0x800 and not 0xD800 <= code < 0xE000:
+            if code >= 0x800:  # half a surrogate pair has no token, and becomes bytes as it should
                 return code, 3
     elif (
         0xF0 <= first < 0xF5

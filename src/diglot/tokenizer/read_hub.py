@@ -100,9 +100,11 @@ def parts(path: Path, content: dict[str, Any]) -> Parts:
         hidden = {entry["id"] for entry in added if entry["special"]}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise damaged(path, f"{type(error).__name__}: {error}") from error
+    taken = {*ids.values(), *special.values()}
     for name, (token, is_special) in added_tokens(path.parent).items():
-        if special.setdefault(name, token) == token and is_special and token not in ids.values():
-            hidden.add(token)
+        if token not in taken:  # else tokenizer.json has said what it is
+            special[name] = token
+            hidden |= {token} if is_special else set()
     token_bytes = _token_bytes(content, ids)
     token_bytes |= {token: b"" if token in hidden else name.encode() for name, token in special.items()}
     role = roles(path.parent, ids | special)
