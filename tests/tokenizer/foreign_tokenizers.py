@@ -102,15 +102,16 @@ def like_gemma(folder: Path) -> Path:
     return folder
 
 
-def like_map_neo(folder: Path, **config: Any) -> Path:
+def like_map_neo(folder: Path, model_type: str = "bpe", **config: Any) -> Path:
     """A bare SentencePiece file, with further tokens beside it; documents end with `<|EOD|>`."""
     folder.mkdir(parents=True, exist_ok=True)
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter("\n".join(SENTENCES).splitlines()),
         model_writer=model,
-        model_type="bpe",
+        model_type=model_type,
         vocab_size=480,
+        hard_vocab_limit=model_type == "bpe",
         byte_fallback=True,
         split_digits=True,
         normalization_rule_name="identity",

@@ -111,6 +111,19 @@ def test_a_bare_sentencepiece_file_gives_the_ids_of_its_library(map_neo: Path, t
     assert written == (" " + text.replace("▁", " ") if text else "")
 
 
+def test_a_bare_file_of_the_unigram_kind_is_run_by_its_library_as_well(tmp_path: Path) -> None:
+    ours = Tokenizer.load(like_map_neo(tmp_path, model_type="unigram"))
+    theirs = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "tokenizer.model"))
+    assert ours.encode_batch(REAL) == theirs.encode(REAL)
+    assert [ours.decode(ids) for ids in theirs.encode(REAL)] == theirs.decode(theirs.encode(REAL))
+
+
+def test_a_bare_file_without_any_configuration_names_its_own_tokens(tmp_path: Path) -> None:
+    (like_map_neo(tmp_path) / "tokenizer_config.json").unlink()
+    ours = Tokenizer.load(tmp_path)
+    assert (ours.bos_id, ours.eos_id, ours.pad_id, ours.vocab_size) == (1, 2, 0, 480)
+
+
 def test_documents_of_map_neo_end_with_its_own_token(map_neo: Path) -> None:
     ours = Tokenizer.load(map_neo)
     assert (ours.eos_id, ours.special_id("<|EOD|>"), ours.vocab_size) == (482, 482, 483)

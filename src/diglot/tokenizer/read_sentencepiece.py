@@ -1,4 +1,4 @@
-"""Read a bare SentencePiece `tokenizer.model` (MAP-Neo, CT-LLM, Llama 2 ...), and encode with its library.
+"""Read a bare SentencePiece `tokenizer.model` (MAP-Neo, CT-LLM, Llama 2 ...) of any kind, and encode with its library.
 
 Tokens that the folder adds beside the file (`added_tokens.json`, `added_tokens_decoder` in tokenizer_config.json) get
 their ids and names, and are never found in a text: to the SentencePiece file they do not exist.
