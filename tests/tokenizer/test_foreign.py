@@ -15,7 +15,7 @@ from foreign_tokenizers import EMOJI, byte_level, like_gemma, like_llama, like_m
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as Backend
-from tokenizers import models, normalizers
+from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from diglot.core.errors import InputError
 from diglot.tokenizer.tokenizer import Tokenizer, check_fits
@@ -236,6 +236,15 @@ def test_a_normalised_border_goes_to_the_continuation(folders: dict[str, Path]) 
     before, after = ours.encode_pair("cafe", "\u0301")
     assert ours.decode(before) == "caf"
     assert ours.decode(after) == unicodedata.normalize("NFC", "e\u0301")
+
+
+def test_spaces_at_the_end_of_a_token_count_for_the_border(tmp_path: Path) -> None:
+    backend = Backend(models.BPE({"a": 0, "Ġ": 1, "aĠ": 2, "</s>": 3}, [("a", "Ġ")]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.post_processor = processors.ByteLevel(trim_offsets=True)
+    backend.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>"}))
+    assert Tokenizer.load(tmp_path).encode_pair("a", " a") == ([], [2, 0])
 
 
 def test_others_are_not_called_exact_and_have_no_vocabulary_of_ours(map_neo: Path, tokenizer: Tokenizer) -> None:
