@@ -7,16 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from diglot.core.errors import ConfigError
+from diglot.core.errors import ConfigError, InputError
 from diglot.core.storage import read_json
 from diglot.ledger.artifact import Artifact
+from diglot.steps.context import Planned
 from diglot.steps.split import STEP as SPLIT
 from diglot.steps.train_tokenizer import STEP, TrainTokenizerConfig, _sample
-from diglot.tokenizer.tokenizer import Tokenizer
+from diglot.tokenizer.sampling import Stratum
+from diglot.tokenizer.tokenizer import FILES, Tokenizer
 from handmade_corpus import Doc, run_step, selected
 
 ENGLISH = "The list of packages is kept on the server, and a copy of the list is kept here for number {n}."
 CHINESE = "软件包列表保存在服务器上，本地也保存一份列表，编号为 {n}。"
+EN, ZH = Stratum("en", "pages"), Stratum("zh-Hans", "pages")
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +53,7 @@ def test_a_second_run_gives_the_same_bytes(trained: Artifact, split: Artifact) -
 
 def test_dropped_and_held_out_documents_are_not_learned_from(split: Artifact, trained: Artifact) -> None:
     assert not any("zyzz" in piece for piece in Tokenizer.load(trained.path).vocabulary.pieces)
-    texts = list(_sample(split, {"en": 1.0, "zh-Hans": 1.0}, seed=0))
+    texts = list(_sample(split, {EN: 1.0, ZH: 1.0}, seed=0))
     assert len(texts) == len(set(texts)) == split.counts["train"]["documents"]
 
 
@@ -76,12 +79,12 @@ def test_without_held_out_documents_the_training_documents_are_measured(split: A
 
 
 def test_documents_are_shown_as_often_as_their_language_asks_for(split: Artifact) -> None:
-    texts = list(_sample(split, {"en": 0.5, "zh-Hans": 3.0}, seed=0))
+    texts = list(_sample(split, {EN: 0.5, ZH: 3.0}, seed=0))
     chinese = [text for text in texts if "软件包" in text]
     assert len(chinese) == 3 * len(set(chinese))
     assert 0 < len(texts) - len(chinese) < split.counts["languages"]["en"]["train"]["documents"]
-    assert texts == list(_sample(split, {"en": 0.5, "zh-Hans": 3.0}, seed=0))
-    assert texts != list(_sample(split, {"en": 0.5, "zh-Hans": 3.0}, seed=1))
+    assert texts == list(_sample(split, {EN: 0.5, ZH: 3.0}, seed=0))
+    assert texts != list(_sample(split, {EN: 0.5, ZH: 3.0}, seed=1))
 
 
 def test_shares_decide_how_much_of_each_language_is_shown(split: Artifact) -> None:
@@ -96,11 +99,142 @@ def test_shares_decide_how_much_of_each_language_is_shown(split: Artifact) -> No
 
 @pytest.mark.parametrize(
     "settings",
-    [{"vocab_size": 100}, {"alpha": 1.5}, {"shares": {"en": 0.0}}, {"sample_bytes": 0}, {"max_copies": 0.5}],
+    [
+        {"vocab_size": 100},
+        {"vocab_size": 400, "vocab_sizes": (100, 400)},
+        {"alpha": 1.5},
+        {"source_alpha": -0.1},
+        {"shares": {"en": 0.0}},
+        {"sources": {"web": -1.0}},
+        {"sample_bytes": 0},
+        {"max_copies": 0.5},
+        {"parallel_fields": {"en": "src", "zh": "tgt"}},
+        {"parallel_fields": {"en": "src", "zh": "tgt"}, "parallel": {"en": "a", "zh": "b"}},
+    ],
 )
 def test_impossible_settings_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         TrainTokenizerConfig(from_="split", **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "advice"),
+    [
+        ({"vocab_size": 400, "vocab_sizes": (500, 450)}, r"Write \[450, 500\]"),
+        ({"vocab_size": 400, "vocab_sizes": (450, 450)}, r"Write \[450\]"),
+        ({"vocab_sizes": (450, 500)}, "Set vocab_size, for example to 500"),
+        ({"preset": "map_neo"}, "did you mean 'map-neo'"),
+    ],
+)
+def test_a_refusal_says_what_to_write(settings: dict[str, object], advice: str) -> None:
+    with pytest.raises(ConfigError, match=advice):
+        TrainTokenizerConfig(from_="split", **settings)
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
+    file.write_text(
+        "".join(f'{{"en": "{ENGLISH}", "zh": "{CHINESE}", "i": {n}}}\n'.replace("{n}", str(n)) for n in range(5))
+    )
+    return file
+
+
+@pytest.fixture(scope="module")
+def swept(split: Artifact, pairs: Path) -> Artifact:
+    settings = {"vocab_size": 380, "vocab_sizes": (370, 390), "parallel": str(pairs), "baseline": "en", "d_model": 64}
+    return run_step(STEP, split.store / "train_tokenizer" / "sweep", inputs={"from": split}, **settings)
+
+
+def test_each_size_is_a_complete_tokenizer_and_the_same_as_if_trained_alone(swept: Artifact, split: Artifact) -> None:
+    for size in (370, 380, 390):
+        alone = run_step(
+            STEP, split.store / "train_tokenizer" / f"alone-{size}", inputs={"from": split}, vocab_size=size
+        )
+        files = {name: found for name, found in digests(alone.path).items() if name != "tokenizer_report.json"}
+        assert {*FILES, "chat_template.jinja"} == set(files)
+        folder = swept.path if size == 380 else swept.path / "sizes" / str(size)
+        assert {name: digest for name, digest in digests(folder).items() if name in files} == files
+
+
+def test_the_sweep_measures_every_size_on_the_same_texts(swept: Artifact) -> None:
+    report = read_json(swept.path / "tokenizer_report.json")
+    assert [entry["vocab_size"] for entry in report["sweep"]] == [370, 380, 390]
+    for entry in report["sweep"]:
+        tokenizer = Tokenizer.load(swept.path / entry["folder"])
+        assert tokenizer.vocab_size == entry["vocab_size"]
+        sentences = [CHINESE.format(n=n) for n in range(5)]
+        counted = sum(map(len, tokenizer.encode_batch(sentences)))
+        assert entry["parallel"]["zh-Hans"]["num_tokens"] == counted
+        assert entry["embedding_parameters"] == 64 * entry["vocab_size"]
+        assert entry["round_trip"]["changed"] == 0
+        assert entry["languages"].keys() == {"en", "zh-Hans"}
+        assert entry["languages"]["en"]["fit"]["num_bytes"] == report["languages"]["en"]["fit"]["num_bytes"]
+        # An English vocabulary has no Chinese characters; it writes them as bytes.
+        assert entry["against_baseline"]["zh-Hans"] > 1.8
+    tokens = [entry["languages"]["zh-Hans"]["fit"]["num_tokens"] for entry in report["sweep"]]
+    assert tokens == sorted(tokens, reverse=True)
+    assert report["parallel"] == report["sweep"][1]["parallel"]
+
+
+def test_a_map_neo_tokenizer_says_by_name_where_it_differs(split: Artifact, trained: Artifact) -> None:
+    given = {"preset": "map-neo", "vocab_size": 400}
+    run = run_step(STEP, split.store / "train_tokenizer" / "neo", inputs={"from": split}, **given)
+    record = read_json(run.path / "tokenizer_report.json")["preset"]
+    assert record["overrides"] == [{"name": "vocab_size", "here": 400, "preset": 64_000}]
+    assert {"sample", "special_tokens"} <= {deviation["name"] for deviation in record["deviations"]}
+    planned = Planned(config=TrainTokenizerConfig(from_="split", **given), inputs={"from": split}, seed=0)
+    lines = "\n".join(STEP.describe(planned, None))
+    for name in ("vocab_size: 400 (preset: 64000)", *(deviation["name"] for deviation in record["deviations"])):
+        assert name in lines
+
+
+def test_the_model_as_released_is_measured_beside_the_one_without_a_prefix(split: Artifact) -> None:
+    given = {"preset": "map-neo-as-released", "vocab_size": 400}
+    run = run_step(STEP, split.store / "train_tokenizer" / "neo-file", inputs={"from": split}, **given)
+    (entry,) = read_json(run.path / "tokenizer_report.json")["sweep"]
+    assert (run.path / "as_trained.model").is_file()
+    assert entry["as_trained"]["languages"]["en"]["fit"]["num_bytes"] == entry["languages"]["en"]["fit"]["num_bytes"]
+    assert entry["round_trip"]["changed"] == 0
+
+
+def test_a_source_with_more_weight_is_shown_more_often(split: Artifact) -> None:
+    given = {"vocab_size": 400, "sources": {"pag*": 3.0}}
+    run = run_step(STEP, split.store / "train_tokenizer" / "weighed", inputs={"from": split}, **given)
+    sample = read_json(run.path / "tokenizer_report.json")["sample"]
+    assert sample["en"]["sources"]["pages"]["weight"] == 3
+    assert sample["en"]["sources"]["pages"]["copies"] == sample["en"]["copies"]
+    assert sum(found["sources"]["pages"]["share"] for found in sample.values()) == pytest.approx(1, abs=1e-5)
+    given["sources"] = {"paper*": 3.0}
+    with pytest.raises(ConfigError, match="no source takes its weight"):
+        run_step(STEP, split.store / "train_tokenizer" / "unknown", inputs={"from": split}, **given)
+
+
+def test_wrong_inputs_are_refused_before_anything_is_trained(split: Artifact, tmp_path: Path, pairs: Path) -> None:
+    (tmp_path / "a.en").write_text("one\ntwo\n")
+    (tmp_path / "a.zh").write_text("一\n")
+    wrong = [
+        ({"parallel": {"en": str(tmp_path / "a.en"), "zh-Hans": str(tmp_path / "a.zh")}}, InputError, "unequal"),
+        ({"parallel": str(tmp_path / "none.tsv")}, InputError, "no file of parallel sentences"),
+        ({"baseline": "fr"}, ConfigError, "unknown baseline 'fr'"),
+        ({"vocab_size": 4000}, InputError, r"vocab_size to at most \d+"),
+    ]
+    for settings, error, message in wrong:
+        with pytest.raises(error, match=message):
+            run_step(STEP, tmp_path / "out", inputs={"from": split}, **{"vocab_size": 400} | settings)
+        assert not (tmp_path / "out" / "tokenizer.json").exists()
+
+
+def test_other_sentences_are_another_tokenizer_report_and_another_fingerprint(pairs: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "moved.jsonl"
+    copy.write_text(pairs.read_text())
+    here, moved = (
+        STEP.observe(TrainTokenizerConfig(from_="split", parallel=str(file)), tmp_path, tmp_path)
+        for file in (pairs, copy)
+    )
+    assert here == moved
+    copy.write_text(pairs.read_text() + pairs.read_text())
+    assert STEP.observe(TrainTokenizerConfig(from_="split", parallel=str(copy)), tmp_path, tmp_path) != here
 
 
 def digests(folder: Path) -> dict[str, str]:

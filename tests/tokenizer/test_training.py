@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 import sentencepiece
@@ -10,7 +11,7 @@ from bilingual_texts import CHINESE, CODE, ENGLISH, TEXTS, VOCAB_SIZE
 
 from diglot.core.errors import ConfigError, InputError
 from diglot.tokenizer.export import tokenizer_json
-from diglot.tokenizer.training import SPACE_MARK, TrainingSettings, train_vocabulary
+from diglot.tokenizer.training import SPACE_MARK, TrainingSettings, train_vocabularies, train_vocabulary
 from diglot.tokenizer.vocabulary import FIRST_BYTE, FIRST_PIECE, LAYOUT_PIECES, Vocabulary, with_layout
 
 
@@ -24,6 +25,38 @@ def test_the_same_texts_give_the_same_bytes() -> None:
 def test_the_vocabulary_has_the_size_asked_for(vocab_size: int) -> None:
     vocabulary, _ = train_vocabulary(TEXTS, TrainingSettings(vocab_size=vocab_size))
     assert len(vocabulary) == vocab_size == len(vocabulary.token_bytes)
+
+
+@pytest.mark.parametrize("settings", [{}, {"whitespace_pieces": False}, {"dummy_prefix": True}, {"max_piece_chars": 4}])
+def test_a_size_cut_out_of_a_larger_one_is_that_size_trained_alone(settings: dict[str, int]) -> None:
+    base, sizes = TrainingSettings(**settings), (530, 560, 640)
+    together = train_vocabularies(TEXTS, base, sizes)
+    assert list(together) == list(sizes)
+    for size in sizes:
+        assert together[size] == train_vocabularies(TEXTS, replace(base, vocab_size=size), [size])[size]
+        assert len(together[size].vocabulary) == size
+
+
+def test_without_whitespace_pieces_a_space_is_a_token_and_line_ends_are_bytes() -> None:
+    vocabulary, model = train_vocabulary(
+        [CODE * 20, ENGLISH], TrainingSettings(vocab_size=400, whitespace_pieces=False)
+    )
+    assert [piece for piece in vocabulary.pieces if piece.isspace()] == [" "]
+    encoder = sentencepiece.SentencePieceProcessor(model_proto=model)
+    assert encoder.encode("    a\n")[:3] == encoder.encode(" ") * 3
+    assert encoder.encode("\n") == [FIRST_BYTE + 0x0A]
+
+
+def test_a_prefix_in_training_makes_pieces_with_a_space_of_words_that_begin_a_line() -> None:
+    texts = ["Package manager\nPackage server\nPackage terminal\n" * 9]
+    with_prefix, without = (
+        train_vocabularies(texts, TrainingSettings(dummy_prefix=dummy_prefix), [300])[300]
+        for dummy_prefix in (True, False)
+    )
+    assert any(piece.startswith(" P") for piece in with_prefix.vocabulary.pieces)
+    assert not any(piece.startswith(" P") for piece in without.vocabulary.pieces)
+    encode = [sentencepiece.SentencePieceProcessor(model_proto=m).encode for m in with_prefix[1:]]
+    assert encode[0](" Package") == encode[1]("Package"), "the trainer's model adds the space that ours does not"
 
 
 def test_learned_pieces_obey_the_rules() -> None:
@@ -61,6 +94,15 @@ def test_too_little_text_is_refused_with_the_largest_size_it_allows() -> None:
         train_vocabulary([ENGLISH], TrainingSettings(vocab_size=5000))
     largest = int(re.search(r"at most (\d+)", str(refused.value))[1])
     assert len(train_vocabulary([ENGLISH], TrainingSettings(vocab_size=largest))[0]) == largest
+
+
+def test_a_size_that_is_too_small_is_refused_with_one_that_is_not() -> None:
+    for sizes in ([400], [400, 900]):
+        with pytest.raises(ConfigError, match=r"400 has no room.* Raise it to \d+") as refused:
+            train_vocabularies(TEXTS, TrainingSettings(), sizes)
+        enough = int(re.search(r"Raise it to (\d+)", str(refused.value))[1])
+        assert 400 < enough < 420
+        assert len(train_vocabularies(TEXTS, TrainingSettings(), [enough])[enough].vocabulary) == enough
 
 
 def test_a_vocabulary_too_small_for_the_characters_is_refused() -> None:

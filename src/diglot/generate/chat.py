@@ -4,26 +4,24 @@
 
 Each role marker and `<|end|>` is one special token, and contents are encoded on their own. So the ids of a message do
 not depend on its neighbours, the border of the loss mask is exact, and a user who types "<|assistant|>" gets the ids
-of those ordinary characters, not the marker. `chat_template.jinja` says the same for other libraries, with generation
-marks around what the model writes; a test renders both.
+of those ordinary characters, not the marker. `tokenizer/chat_template.jinja` says the same for other libraries, with
+generation marks around what the model writes; a test renders both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from diglot.core.errors import ConfigError
-from diglot.core.storage import write_bytes
+from diglot.tokenizer.export import write_chat_template
 
 Message = Mapping[str, str]  # role, content
 
 ROLES = {"system": "<|system|>", "user": "<|user|>", "assistant": "<|assistant|>"}
 BOS = "<s>"
 END = "<|end|>"
-TEMPLATE_FILE = "chat_template.jinja"
 
 
 class ChatTokenizer(Protocol):
@@ -85,5 +83,4 @@ def stop_ids(tokenizer: ChatTokenizer) -> tuple[int, ...]:
 
 def write_template(model_folder: Path) -> None:
     """Put the template beside a model, where transformers and inference servers look for it."""
-    template = resources.files("diglot.generate").joinpath(TEMPLATE_FILE).read_bytes()
-    write_bytes(model_folder / TEMPLATE_FILE, template)
+    write_chat_template(model_folder)

@@ -6,18 +6,27 @@ about four times as fast as with one regular expression. `tests/tokenizer` holds
 
 from __future__ import annotations
 
+from importlib import resources
 from pathlib import Path
 
 from diglot.core.storage import write_bytes, write_json, write_text
 from diglot.tokenizer.vocabulary import BOS, EOS, PAD, SPECIAL_TOKENS, UNK, Vocabulary
 
+CHAT_TEMPLATE = "chat_template.jinja"
+
 
 def write_tokenizer(folder: Path, vocabulary: Vocabulary, sentencepiece_model: bytes) -> None:
-    """Write tokenizer.model, special_tokens.json, tokenizer_config.json, and tokenizer.json last."""
+    """Write tokenizer.model, special_tokens.json, tokenizer_config.json, the template, and tokenizer.json last."""
     write_bytes(folder / "tokenizer.model", sentencepiece_model)
     write_json(folder / "special_tokens.json", {name: index for index, name in enumerate(SPECIAL_TOKENS)})
     write_json(folder / "tokenizer_config.json", hub_config())
+    write_chat_template(folder)
     write_text(folder / "tokenizer.json", tokenizer_json(vocabulary))
+
+
+def write_chat_template(folder: Path) -> None:
+    """Put chat_template.jinja where other libraries look for it; `generate.chat` renders the same."""
+    write_bytes(folder / CHAT_TEMPLATE, resources.files("diglot.tokenizer").joinpath(CHAT_TEMPLATE).read_bytes())
 
 
 def tokenizer_json(vocabulary: Vocabulary) -> str:

@@ -1,22 +1,25 @@
 """How well a vocabulary fits a language: characters, bytes and text units per token, and how much falls back to bytes.
 
 Fertility is tokens per text unit (`diglot.text.units`: a white-space word, or one CJK character), 1 at best for a
-language of words; the literature's figures for Chinese count dictionary words and are about 1.5 times as large.
+language of words; the literature's figures for Chinese count dictionary words and are about 1.5 times as large. Units
+of two languages are not alike; sentences with one meaning are. On parallel sentences the tokens of one language divided
+by those of another say what the same meaning costs: 1 is parity (Petrov et al. 2023, arXiv 2305.15425).
 """
 
 from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from diglot.tokenizer.tokenizer import Tokenizer
 from diglot.tokenizer.vocabulary import FIRST_BYTE, FIRST_PIECE, SPECIAL_TOKENS, Vocabulary
+
+Encode = Callable[[Sequence[str]], Sequence[Sequence[int]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +43,14 @@ class Fit:
         }
 
 
+def total(fits: Sequence[Fit]) -> Fit:
+    """The fit over all documents of several."""
+    return Fit(**{one.name: sum(getattr(found, one.name) for found in fits) for one in fields(Fit)})
+
+
 def fit(texts: Sequence[str], encoded: Sequence[Sequence[int]]) -> Fit:
     """Measure texts whose tokens are given."""
-    tokens = np.fromiter((token for ids in encoded for token in ids), np.int64)
+    tokens = _flat(encoded)
     return Fit(
         num_documents=len(texts),
         num_bytes=sum(len(text.encode()) for text in texts),
@@ -63,13 +71,29 @@ def count_units(text: str) -> int:
     return int(scan_units(utf8, 0, len(utf8), classes(), hashes, lengths))
 
 
-def token_counts(tokenizer: Tokenizer, batches: Iterable[Sequence[str]]) -> NDArray[np.int64]:
-    """How often each token occurs in some texts, [vocab_size]."""
-    counts = np.zeros(tokenizer.vocab_size, np.int64)
-    for texts in batches:
-        tokens = np.fromiter((token for ids in tokenizer.encode_batch(texts) for token in ids), np.int64)
-        counts += np.bincount(tokens, minlength=len(counts))
-    return counts
+def parallel_fit(sentences: Mapping[str, Sequence[str]], encode: Encode) -> dict[str, dict[str, Any]]:
+    """What the same sentences cost in each language.
+
+    Returns: for each language its numbers of sentences and tokens, `tokens_per_sentence`, and `tokens_against`: its
+        tokens divided by those of every other language.
+    """
+    num_tokens = {lang: sum(map(len, encode(texts))) for lang, texts in sentences.items()}
+    return {
+        lang: {
+            "num_sentences": len(texts),
+            "num_tokens": num_tokens[lang],
+            "tokens_per_sentence": _ratio(num_tokens[lang], len(texts)),
+            "tokens_against": {
+                other: _ratio(num_tokens[lang], count) for other, count in num_tokens.items() if other != lang
+            },
+        }
+        for lang, texts in sentences.items()
+    }
+
+
+def token_counts(encoded: Sequence[Sequence[int]], vocab_size: int) -> NDArray[np.int64]:
+    """How often each token occurs in some encoded texts, [vocab_size]."""
+    return np.bincount(_flat(encoded), minlength=vocab_size)
 
 
 def unused_pieces(vocabulary: Vocabulary, counts: NDArray[np.int64]) -> list[str]:
@@ -102,3 +126,8 @@ def script_of(piece: str) -> str:
 
 def _ratio(above: int, below: int) -> float | None:
     return round(above / below, 4) if below else None
+
+
+def _flat(encoded: Sequence[Sequence[int]]) -> NDArray[np.int64]:
+    """The tokens of all texts, one after the other."""
+    return np.concatenate([np.asarray(ids, np.int64) for ids in encoded]) if len(encoded) else np.empty(0, np.int64)

@@ -8,21 +8,45 @@ from typing import Any
 
 from diglot.core.storage import read_json
 from diglot.ledger.artifact import Artifact
+from diglot.tokenizer.sweep import parity
 
 MAX_POINTS = 400  # of a curve; more would only make the page heavier
 FLOPS_PER_PARAMETER_AND_TOKEN = 6  # forward 2, backward 4 (Kaplan et al. 2020, arXiv 2001.08361); attention left out
 
 
 def tokenizer(artifact: Artifact) -> dict[str, Any]:
-    """Vocabulary and fit per language, from tokenizer_report.json."""
+    """Vocabulary, fit per language and the sweep over sizes, from tokenizer_report.json."""
     report = read_json(artifact.path / "tokenizer_report.json")
     return {
         "vocab_size": report["vocab_size"],
+        "preset": report["preset"],
+        "baseline": report["baseline"],
+        "sweep": [_size(entry) for entry in report["sweep"]],
         "num_unused_pieces": report["num_unused_pieces"],
         "vocabulary_by_script": report["vocabulary_by_script"],
         "languages": [
             {"lang": lang, "share": report["sample"].get(lang, {}).get("share"), **found}
             for lang, found in report["languages"].items()
+        ],
+    }
+
+
+def _size(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """One size of the sweep, with what the page shows of it."""
+    return {
+        **{name: entry[name] for name in ("vocab_size", "unused_share", "d_model", "embedding_parameters")},
+        "vocabulary_by_script": entry["vocabulary_by_script"],
+        "parity": [
+            {"lang": lang, "against": other, "ratio": ratio} for lang, other, ratio in parity(entry["parallel"])
+        ],
+        "languages": [
+            {
+                "lang": lang,
+                "fit": found["fit"],
+                "tokens_per_sentence": entry["parallel"].get(lang, {}).get("tokens_per_sentence"),
+                "against_baseline": entry["against_baseline"].get(lang),
+            }
+            for lang, found in entry["languages"].items()
         ],
     }
 
