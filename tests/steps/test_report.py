@@ -16,9 +16,10 @@ from diglot.steps.deduplicate import STEP as DEDUPLICATE
 from diglot.steps.evaluate import STEP as EVALUATE
 from diglot.steps.index import STEP as INDEX
 from diglot.steps.report import STEP as REPORT
-from diglot.steps.report_page import charts, corpus_facts, duplicates
+from diglot.steps.report_page import charts, corpus_facts, duplicates, model_facts
 from diglot.steps.report_page.charts import Dot, Line
 from diglot.steps.report_page.page import bytes_text, render
+from diglot.steps.train_tokenizer import STEP as TOKENIZER
 from handmade_corpus import Doc, run_step, selected
 from small_store import conversations, finetuned, packed, pretrained
 
@@ -136,6 +137,26 @@ def test_a_traced_sentence_names_its_document_address_and_training_steps(facts, 
     assert f'<a href="{document["url"]}">' in page
     assert f"read at training step {document['train_steps'][0]}" in page
     assert sample["traced_share"] > 0.4
+
+
+def test_sizes_of_the_tokenizer_are_compared_where_there_are_several(store, inputs, facts, page, tmp_path):
+    (tmp_path / "pairs.tsv").write_text("en\tzh\nA package is a file.\t软件包是一个文件。\n")
+    settings = {"vocab_size": 440, "vocab_sizes": (420, 430), "baseline": "en", "parallel": str(tmp_path / "pairs.tsv")}
+    corpus = {"from": inputs["from"].upstream("split")}
+    swept = run_step(TOKENIZER, store / "train_tokenizer" / "swept", inputs=corpus, **settings)
+    found = model_facts.tokenizer(swept)
+    compared = render({**facts, "tokenizer": found})
+    assert "Sizes compared" in compared
+    assert "Sizes compared" not in page
+    assert "English-only vocabulary" in compared
+    assert "vocab size 440 for 8192" in compared
+    for size in found["sweep"]:
+        assert (
+            f"With {size['vocab_size']} tokens, Simplified Chinese takes {size['parity'][0]['ratio']:.2f}" in compared
+        )
+    for deviation in found["preset"]["deviations"]:
+        assert deviation["name"].replace("_", " ") in page
+    tags(compared)
 
 
 @pytest.mark.parametrize("address", ["javascript:alert(1)", "data:text/html,x", "doc/page.html"])

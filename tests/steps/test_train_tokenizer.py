@@ -14,12 +14,14 @@ from diglot.steps.context import Planned
 from diglot.steps.split import STEP as SPLIT
 from diglot.steps.train_tokenizer import STEP, TrainTokenizerConfig, _sample
 from diglot.tokenizer.sampling import Stratum
-from diglot.tokenizer.tokenizer import FILES, Tokenizer
+from diglot.tokenizer.tokenizer import Tokenizer
 from handmade_corpus import Doc, run_step, selected
 
 ENGLISH = "The list of packages is kept on the server, and a copy of the list is kept here for number {n}."
 CHINESE = "软件包列表保存在服务器上，本地也保存一份列表，编号为 {n}。"
 EN, ZH = Stratum("en", "pages"), Stratum("zh-Hans", "pages")
+
+FOLDER = {"tokenizer.json", "tokenizer_config.json", "special_tokens.json", "tokenizer.model", "chat_template.jinja"}
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +154,7 @@ def test_each_size_is_a_complete_tokenizer_and_the_same_as_if_trained_alone(swep
             STEP, split.store / "train_tokenizer" / f"alone-{size}", inputs={"from": split}, vocab_size=size
         )
         files = {name: found for name, found in digests(alone.path).items() if name != "tokenizer_report.json"}
-        assert {*FILES, "chat_template.jinja"} == set(files)
+        assert set(files) == FOLDER
         folder = swept.path if size == 380 else swept.path / "sizes" / str(size)
         assert {name: digest for name, digest in digests(folder).items() if name in files} == files
 

@@ -94,7 +94,7 @@ def parity(parallel: Mapping[str, Any]) -> list[tuple[str, str, float]]:
     """(language, reference, tokens of the language for one of the reference with the same meaning)."""
     if not parallel:
         return []
-    reference = REFERENCE if REFERENCE in parallel else next(iter(parallel))
+    reference = REFERENCE if REFERENCE in parallel else min(parallel)
     return [
         (lang, reference, found["tokens_against"][reference]) for lang, found in parallel.items() if lang != reference
     ]
