@@ -227,6 +227,11 @@ def test_wrong_inputs_are_refused_before_anything_is_trained(split: Artifact, tm
         assert not (tmp_path / "out" / "tokenizer.json").exists()
 
 
+def test_a_baseline_whose_language_has_too_little_text_is_named(split: Artifact, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"baseline en: .* vocab_size to at most \d+"):
+        run_step(STEP, tmp_path / "out", inputs={"from": split}, vocab_size=430, baseline="en")
+
+
 def test_other_sentences_are_another_tokenizer_report_and_another_fingerprint(pairs: Path, tmp_path: Path) -> None:
     copy = tmp_path / "moved.jsonl"
     copy.write_text(pairs.read_text())

@@ -80,7 +80,8 @@ def table(sweep: Sequence[Mapping[str, Any]], baseline: str | None) -> Iterator[
 
 def cost_line(entry: Mapping[str, Any]) -> str:
     """`11.3 % never used; Latin 52 %, Han 41 % ...; 4.2 M embedding parameters at d_model 512; zh-Hans/en 1.31`."""
-    scripts = [f"{script} {share:.0%}" for script, share in entry["vocabulary_by_script"].items() if share >= 0.01]
+    by_share = sorted(entry["vocabulary_by_script"].items(), key=lambda item: (-item[1], item[0]))
+    scripts = [f"{script} {share:.0%}" for script, share in by_share if share >= 0.01]
     parts = [
         f"{entry['unused_share']:.1%} never used",
         ", ".join(scripts),
