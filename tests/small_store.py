@@ -69,7 +69,9 @@ def packed(store: Path, num_per_language: int = 60) -> tuple[Artifact, Artifact]
     return pack, tokenizer
 
 
-def random_model(store: Path, kind: str, inputs: dict[str, Artifact], tokenizer: Artifact, seed: int) -> Artifact:
+def random_model(
+    store: Path, kind: str, inputs: dict[str, Artifact], tokenizer: Artifact, seed: int, name: str = "0"
+) -> Artifact:
     """A finished model artifact with random weights."""
     shape = DecoderConfig(
         vocab_size=Tokenizer.load(tokenizer.path).vocab_size,
@@ -81,7 +83,7 @@ def random_model(store: Path, kind: str, inputs: dict[str, Artifact], tokenizer:
         ffn_dim=64,
         max_seq_len=128,
     )
-    folder = store / kind / f"{kind}-0"
+    folder = store / kind / f"{kind}-{name}"
     save_model(Decoder(shape, seed=seed), folder / "model", tokenizer.path)
     write_template(folder / "model")
     return finish(folder, {}, inputs, {})

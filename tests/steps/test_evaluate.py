@@ -125,6 +125,21 @@ def test_a_base_model_alone_can_be_evaluated(store, inputs):
     assert {s["kind"] for s in read_json(alone.path / "samples.json")} == {"continuation"}
 
 
+def test_a_model_is_compared_with_another_on_the_same_documents(store, inputs):
+    pack = inputs["tokens"]
+    other = random_model(store, "pretrain", {"tokens": pack}, pack.upstream("train_tokenizer"), seed=7, name="other")
+    only = {"from": inputs["from"], "tokens": pack, "against": other}
+    compared = run_step(STEP, store / "evaluate" / "evaluate-3", inputs=only, **SETTINGS)
+    for source in {r["source"] for r in scores(compared, language="en", model="base")}:
+        base, against, difference = (
+            scores(compared, language="en", source=source, model=name)[0]
+            for name in ("base", "against", "base - against")
+        )
+        assert difference["value"] == pytest.approx(base["value"] - against["value"], abs=2e-6)
+        assert difference["value"] != 0
+        assert base["signature"] == against["signature"] == difference["signature"]
+
+
 def first_of(heldout, language):
     return heldout.ids[heldout.langs.index(language)]
 

@@ -23,6 +23,8 @@ ANSWER_TASKS = {  # part of the reward -> task
 }
 VERSIONS = {"bits_per_byte": 1, "response_bits_per_byte": 1, **dict.fromkeys(ANSWER_TASKS.values(), 1)}
 
+AGAINST = "against"  # a pre-trained model to compare with
+
 Floats = NDArray[np.float64]
 
 
@@ -33,7 +35,8 @@ def is_ngram(model: str) -> bool:
 def document_scores(
     nats: Mapping[str, Floats], heldout: Heldout, *, context: int, tokenizer: str, seed: int
 ) -> list[EvalResult]:
-    """Bits per byte of every model by language and by source, and by language the paired differences to every n-gram.
+    """Bits per byte of every model by language and by source, with paired differences: by language to every n-gram, and
+    by both to the model `against`.
 
     Args:
         nats: model name -> nats per document, [D] in heldout's order.
@@ -41,7 +44,8 @@ def document_scores(
     """
     bits = {name: values / math.log(2) for name, values in nats.items()}
     neural, ngrams = [n for n in nats if not is_ngram(n)], [n for n in nats if is_ngram(n)]
-    paired = {f"{name} - {ngram}": bits[name] - bits[ngram] for name in neural for ngram in ngrams}
+    rivals = {f"{name} - {AGAINST}": bits[name] - bits[AGAINST] for name in neural if name != AGAINST and AGAINST in nats}
+    paired = {f"{name} - {ngram}": bits[name] - bits[ngram] for name in neural for ngram in ngrams} | rivals
     langs, sources = np.array(heldout.langs), np.array(heldout.sources)
     found = []
     for lang in sorted(set(heldout.langs)):
@@ -52,7 +56,7 @@ def document_scores(
             part = rows[sources[rows] == source]
             found += [
                 _document_score(n, v, part, lang, str(source), heldout, context, tokenizer, seed)
-                for n, v in bits.items()
+                for n, v in (bits | rivals).items()
             ]
     return found
 

@@ -36,6 +36,8 @@ class EvaluateConfig:
     """What is scored, and how much of it.
 
     from_: the pre-trained model; chat: the model that answers; conversations: where its held-out questions come from.
+    against: another pre-trained model with the same tokenizer, scored on the same documents; the paired differences to
+        it have intervals, by language and by source.
     ngram_orders: n-gram models to compare with, over the same training tokens.
     max_tokens: held-out tokens scored per language; whole documents, so the last one may exceed it.
     context: tokens per window; null takes the sequence length of pre-training.
@@ -47,6 +49,7 @@ class EvaluateConfig:
     tokens: str = input_step("pack")
     chat: str | None = input_step("prefer", "finetune", optional=True)
     conversations: str | None = input_step("compose", optional=True)
+    against: str | None = input_step("pretrain", optional=True)
     ngram_orders: tuple[int, ...] = (2, 3, 5)
     max_tokens: int = 30_000
     context: int | None = None
@@ -107,6 +110,11 @@ def evaluate(config: EvaluateConfig, context: StepContext) -> dict[str, Any]:
     with _timed(seconds, "base"):
         window = config.context or _trained_context(context.input().path, base)
         nats["base"] = _model_nats(base, "base", heldout, tokenizer, window, context)
+    if config.against is not None:
+        with _timed(seconds, "against"):
+            other = load_model(context.input("against").path / "model")
+            _check_same_vocabulary(base, other, config.against)
+            nats["against"] = _model_nats(other, "other", heldout, tokenizer, window, context)
     with _timed(seconds, "continuations"):
         continuations = answers.continue_documents(
             base,
@@ -148,6 +156,15 @@ def evaluate(config: EvaluateConfig, context: StepContext) -> dict[str, Any]:
         "scores": _headline(results),
         "seconds": seconds,
     }
+
+
+def _check_same_vocabulary(base: Decoder, other: Decoder, name: str) -> None:
+    sizes = base.config.vocab_size, other.config.vocab_size
+    if sizes[0] != sizes[1]:
+        raise ConfigError(
+            f"against: {name} has a vocabulary of {sizes[1]:,} tokens and the model {sizes[0]:,}, so they do not read the "
+            "same tokens. Compare models of one tokenizer."
+        )
 
 
 def _trained_context(pretrained: Path, model: Decoder) -> int:

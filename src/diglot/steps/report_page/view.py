@@ -55,7 +55,7 @@ def model_label(model: str) -> str:
     if model.startswith("ngram-"):
         order = int(model.removeprefix("ngram-"))
         return NGRAM_NAMES.get(order, f"{order}-gram")
-    return {"base": "pre-trained", "chat": "chat model"}.get(model, model)
+    return {"base": "pre-trained", "chat": "chat model", "against": "compared with"}.get(model, model)
 
 
 def _summary(facts: Facts) -> str:
