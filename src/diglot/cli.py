@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -397,6 +397,52 @@ def chat(
             _answer(trace_text(artifacts, answer), False)
 
 
+@app.command()
+def export(
+    checkpoint: Annotated[
+        str,
+        typer.Argument(metavar="CHECKPOINT", help="a model folder, an artifact, a folder of checkpoints/, or a run"),
+    ],
+    to: Annotated[Literal["hf", "gguf"], typer.Option("--to", help="hf, or gguf for llama.cpp")],
+    out: Annotated[Path, typer.Option("--out", help="folder to write; it must not hold anything")],
+    step: Annotated[str | None, typer.Option(help="the step of a run; default: the newest model")] = None,
+    dtype: Annotated[
+        Literal["f32", "f16", "bf16", "q8_0"] | None,
+        typer.Option(help="f32, f16, bf16, or q8_0 (gguf); default: as stored (hf), f16 (gguf)"),
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="compare with our model in the other library, and keep it only if equal")
+    ] = False,
+    prompts: Annotated[Path | None, typer.Option(help="file of prompts to compare on, one a line")] = None,
+    tokenizer: Annotated[Path | None, typer.Option(help="folder of its tokenizer, where the model has none")] = None,
+    max_shard_bytes: Annotated[int, typer.Option(min=1, help="of one safetensors file")] = 5_000_000_000,
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="read pytorch_model.bin: tensors alone; see docs/exports.md")
+    ] = False,
+    store: StoreOption = Path("store"),
+    runs: RunsOption = Path("runs"),
+) -> None:
+    """Write a model for other libraries.
+
+    \b
+    diglot export quickstart --to hf --out exported/quickstart --verify
+    diglot export quickstart --step pretrained --to gguf --out exported/gguf --verify
+    diglot export store/pretrain/3f9c/checkpoints/0002457.6K --to hf --out exported/middle
+    """
+    from diglot.core.progress import Progress
+    from diglot.steps.export import ExportConfig, open_source, write_export
+
+    config = ExportConfig(from_="", to=to, dtype=dtype, verify=verify, max_shard_bytes=max_shard_bytes)
+    path = Path(checkpoint)
+    if not path.is_dir():
+        path = _newest_model(_artifacts(store, runs, checkpoint), checkpoint, step).path
+    source = open_source(path, tokenizer=tokenizer, allow_pickle=allow_pickle)
+    progress = Progress()
+    counts = write_export(source, out, config, prompts=prompts, progress=progress)
+    checked = "verified" if verify else "not verified; --verify compares it with our model"
+    progress.say(f"{out}: {counts['parameters']:,} parameters, {counts['bytes']:,} bytes, {checked}")
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; print errors a user can cause as one message, without a traceback."""
     try:
@@ -444,6 +490,17 @@ def _step_artifact(artifacts: dict[str, Artifact], step: str, run_name: str) -> 
     if step not in artifacts:
         raise unknown("finished step", step, artifacts, f"run {run_name}")
     return artifacts[step]
+
+
+def _newest_model(artifacts: dict[str, Artifact], run_name: str, step: str | None) -> Artifact:
+    """The model of a step, or the furthest trained one."""
+    order = ("import_model", "pretrain", "finetune", "prefer")
+    trained = {name: a for name, a in artifacts.items() if a.kind in order}
+    if step is not None:
+        return _step_artifact(trained, step, run_name)
+    if not trained:
+        raise InputError(f"run {run_name} has no finished step that trains or imports a model, so there is none yet.")
+    return max(trained.values(), key=lambda a: (order.index(a.kind), a.manifest.ended))
 
 
 def _typed_lines() -> Iterable[str]:

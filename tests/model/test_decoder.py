@@ -11,7 +11,8 @@ import torch
 from diglot.core.errors import ConfigError
 from diglot.model.cache import KVCache
 from diglot.model.decoder import Decoder, DecoderConfig, InitConfig
-from diglot.model.files import huggingface_config, huggingface_weights
+from diglot.model.huggingface.config import Folds, huggingface_config
+from diglot.model.huggingface.weights import as_tensors, huggingface_weights
 
 SMALL = DecoderConfig(
     vocab_size=97, d_model=48, num_layers=3, num_heads=6, num_kv_heads=6, head_dim=8, ffn_dim=80, max_seq_len=64
@@ -52,7 +53,7 @@ def huggingface(model: Decoder) -> Any:
     fields.pop("model_type")
     config = kind.config_class(**fields, attn_implementation="eager")
     theirs = kind(config).eval()
-    missing = theirs.load_state_dict(huggingface_weights(model), strict=False)
+    missing = theirs.load_state_dict(as_tensors(huggingface_weights(model, "llama", Folds())), strict=False)
     assert not missing.unexpected_keys
     assert set(missing.missing_keys) <= {"lm_head.weight"}
     theirs.tie_weights()

@@ -45,7 +45,7 @@ class EvaluateConfig:
     temperature, top_p, no_repeat_ngram: how answers and continuations are drawn.
     """
 
-    from_: str = input_step("pretrain")
+    from_: str = input_step("pretrain", "import_model")
     tokens: str = input_step("pack")
     chat: str | None = input_step("prefer", "finetune", optional=True)
     conversations: str | None = input_step("compose", optional=True)
@@ -101,7 +101,7 @@ def evaluate(config: EvaluateConfig, context: StepContext) -> dict[str, Any]:
     with _timed(seconds, "load"):
         packed = PackedTokens.open(context.input("tokens").path)
         heldout = heldout_documents(packed, context.input("tokens"), max_tokens=config.max_tokens, seed=seed)
-        tokenizer_artifact = context.input("tokens").upstream("train_tokenizer")
+        tokenizer_artifact = context.input("tokens").upstream("train_tokenizer", "import_model")
         tokenizer = Tokenizer.load(tokenizer_artifact.path)
         base = load_model(context.input().path / "model")
     with _timed(seconds, "ngram"):

@@ -29,7 +29,7 @@ class FinetuneConfig:
     num_heldout: held-out conversations whose loss is measured before and after.
     """
 
-    from_: str = input_step("pretrain", "finetune")
+    from_: str = input_step("pretrain", "finetune", "import_model")
     conversations: str = input_step("compose")
     num_train_steps: int = 240
     conversations_per_train_step: int = 16

@@ -21,6 +21,7 @@ KINDS = {
     "split": "diglot.steps.split:STEP",
     "write": "diglot.steps.write:STEP",
     "train_tokenizer": "diglot.steps.train_tokenizer:STEP",
+    "import_model": "diglot.steps.import_model:STEP",
     "pack": "diglot.steps.pack:STEP",
     "mixture_search": "diglot.steps.mixture_search:STEP",
     "pretrain": "diglot.steps.pretrain:STEP",
@@ -28,6 +29,7 @@ KINDS = {
     "finetune": "diglot.steps.finetune:STEP",
     "prefer": "diglot.steps.prefer:STEP",
     "evaluate": "diglot.steps.evaluate:STEP",
+    "export": "diglot.steps.export:STEP",
     "index": "diglot.steps.index:STEP",
     "report": "diglot.steps.report:STEP",
 }

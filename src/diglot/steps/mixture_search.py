@@ -45,7 +45,7 @@ class MixtureSearchConfig:
     """
 
     from_: str = input_step("pack")
-    tokenizer: str = input_step("train_tokenizer")
+    tokenizer: str = input_step("train_tokenizer", "import_model")
     groups: tuple[str, ...]
     candidates: Literal["dirichlet", "grid"] = "dirichlet"
     num_candidates: int = 12

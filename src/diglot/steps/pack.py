@@ -31,7 +31,7 @@ class PackConfig:
     """Which documents become tokens, and with which tokenizer."""
 
     from_: str = input_step("split", "decontaminate")
-    tokenizer: str = input_step("train_tokenizer")
+    tokenizer: str = input_step("train_tokenizer", "import_model")
     check_every: int = 16  # every n-th document of a shard is decoded and compared with its text
 
     def __post_init__(self) -> None:

@@ -26,6 +26,8 @@ from diglot.train.sequences import num_sequences, num_unused_tokens
 if TYPE_CHECKING:
     from diglot.corpus.pack import Stream
     from diglot.ledger.artifact import Artifact
+    from diglot.model.decoder import Decoder
+    from diglot.tokenizer.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +93,7 @@ DEFAULT_PHASES = (
 class PretrainConfig:
     """Pre-training after MAP-Neo: a fundamental phase on a cosine, then a decay phase on an exponential.
 
+    init_from: start from the weights of this step; the shape is theirs, so `model` and `init` are left out.
     mixture_from: a mixture_search step; its mixture is that of every phase that names none.
     max_epochs: stop before training when the mixture reads a stream more often than this; None allows any number.
     microbatch_tokens: tokens of one forward pass; None takes a whole training step at once.
@@ -99,8 +102,9 @@ class PretrainConfig:
     """
 
     from_: str = input_step("pack")
-    tokenizer: str = input_step("train_tokenizer")
+    tokenizer: str = input_step("train_tokenizer", "import_model")
     mixture_from: str | None = input_step("mixture_search", optional=True)
+    init_from: str | None = input_step("import_model", "pretrain", "finetune", optional=True)
     model: ModelConfig = field(default_factory=ModelConfig)
     init: InitConfig = field(default_factory=InitConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -128,7 +132,8 @@ class PretrainConfig:
         names = [phase.name for phase in self.phases]
         if len(set(names)) < len(names):
             raise ConfigError(f"phases {names} do not have names of their own. Rename one.")
-        if not 1 <= self.sequence_length <= self.model.context:
+        self._check_start()
+        if not 1 <= self.sequence_length <= self.model.context and not self.init_from:
             raise ConfigError(
                 f"sequence_length = {self.sequence_length} lies outside 1 .. max_seq_len = {self.model.context}."
             )
@@ -139,6 +144,13 @@ class PretrainConfig:
                     f"phase '{phase.name}': batch_tokens = {phase.batch_tokens} is no multiple of sequence_length = "
                     f"{self.sequence_length}. Set {nearest}."
                 )
+
+    def _check_start(self) -> None:
+        if self.init_from and (self.model != ModelConfig() or self.init != InitConfig()):
+            raise ConfigError(
+                f"init_from: {self.init_from} brings a shape and weights of its own, so model and init have no effect. "
+                "Take them out of the step, or take out init_from to start from random weights."
+            )
 
 
 def plan(config: PretrainConfig, streams: Mapping[str, int], seed: int) -> DataOrder:
@@ -186,7 +198,8 @@ def pretrain(config: PretrainConfig, context: StepContext) -> dict[str, Any]:
     streams = {stream.stream: stream for stream in PackedTokens.open(packed.path).streams("train")}
     tokenizer = Tokenizer.load(tokenizer_folder)
     order = plan(config, {name: stream.num_tokens for name, stream in streams.items()}, context.seed)
-    shape = config.model.decoder(tokenizer.vocab_size)
+    start = _starting_model(config, context, tokenizer)
+    shape = start.config if start else config.model.decoder(tokenizer.vocab_size)
     write_json(context.out / "plan.json", _plan_record(config, order, streams, shape))
 
     phases, first = [], 0
@@ -209,7 +222,7 @@ def pretrain(config: PretrainConfig, context: StepContext) -> dict[str, Any]:
             )
         )
         first += ordered.num_train_steps
-    model = Decoder(shape, seed=context.seed, init=config.init)
+    model = start or Decoder(shape, seed=context.seed, init=config.init)
     report = train(
         model,
         phases=phases,
@@ -271,12 +284,32 @@ def _mixture_rows(planned: Planned) -> list[MixtureRow] | None:
     """None while an input is not built."""
     from diglot.corpus.pack import PackedTokens
 
-    if not all(artifact.is_complete for slot, artifact in planned.inputs.items() if slot != "tokenizer"):
+    if not all(
+        artifact.is_complete for slot, artifact in planned.inputs.items() if slot not in ("tokenizer", "init_from")
+    ):
         return None
     streams = PackedTokens.open(planned.inputs["from"].path).streams("train")
     config = with_found_mixture(planned.config, planned.inputs)
     order = plan(config, {stream.stream: stream.num_tokens for stream in streams}, planned.seed)
     return mixture_rows(order, config.sequence_length)
+
+
+def _starting_model(config: PretrainConfig, context: StepContext, tokenizer: Tokenizer) -> Decoder | None:
+    """The model of `init_from`. Raises InputError or ConfigError where it fits neither tokenizer nor sequences."""
+    from diglot.model.files import check_tokenizer_fits, load_model
+
+    if config.init_from is None:
+        return None
+    folder = context.input("init_from").path / "model"
+    model = load_model(folder)
+    if note := check_tokenizer_fits(tokenizer.vocab_size, model.config):
+        context.progress.say(note)
+    if config.sequence_length > model.config.max_seq_len:
+        raise ConfigError(
+            f"sequence_length = {config.sequence_length}, but the model of init_from reads {model.config.max_seq_len} "
+            "tokens at most. Set it to that or less."
+        )
+    return model.train()
 
 
 def _microbatch_sequences(config: PretrainConfig) -> int | None:

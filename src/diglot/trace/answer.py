@@ -47,7 +47,7 @@ def tracer(index: Artifact, pretrain: Artifact | None) -> Callable[..., list[Spa
 
     pretrain: the run whose steps are named; None names no steps.
     """
-    tokenizer = Tokenizer.load(index.upstream("train_tokenizer").path)
+    tokenizer = Tokenizer.load(index.upstream("train_tokenizer", "import_model").path)
     opened = TrainingIndex.open(index.path)
     reads = None
     if pretrain is not None:

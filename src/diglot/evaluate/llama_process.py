@@ -1,0 +1,50 @@
+"""A GGUF file in llama.cpp: what the process of `agreement.LlamaEngine` runs. Loads no torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_opened: Any = None  # the model of this process
+
+
+def open_file(path: str, context: int) -> None:
+    """Called once, when the process starts."""
+    import llama_cpp
+
+    global _opened
+    _opened = llama_cpp.Llama(
+        model_path=path,
+        n_ctx=context,
+        n_batch=context,
+        logits_all=True,
+        n_gpu_layers=0,
+        type_k=llama_cpp.GGML_TYPE_F32,  # the file is checked, not its rounded cache of keys and values
+        type_v=llama_cpp.GGML_TYPE_F32,
+        swa_full=True,
+        verbose=False,
+    )
+
+
+def encode(text: str) -> list[int]:
+    return list(_opened.tokenize(text.encode(), add_bos=False, special=False))
+
+
+def logits(ids: list[int]) -> NDArray[np.float32]:
+    """[T, V]"""
+    _opened.reset()
+    _opened.eval(ids)
+    return np.array(_opened.scores[: len(ids)], dtype=np.float32)
+
+
+def greedy(ids: list[int], num_new: int) -> list[int]:
+    _opened.reset()
+    _opened.eval(ids)
+    written: list[int] = []
+    while len(written) < num_new:
+        written.append(int(np.argmax(_opened.scores[_opened.n_tokens - 1])))
+        if len(written) < num_new:
+            _opened.eval(written[-1:])
+    return written
