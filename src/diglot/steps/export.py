@@ -178,7 +178,7 @@ def _checkpoint_config(artifact: Path, path: Path) -> DecoderConfig:
 
 
 def _write(source: Source, out: Path, config: ExportConfig, prompts: Path | None, progress: Progress) -> dict[str, Any]:
-    from diglot.model.sizes import parameter_counts
+    from diglot.model.accounting import parameter_counts
 
     shape = source.model.config
     writer = _write_huggingface if config.to == "hf" else _write_gguf

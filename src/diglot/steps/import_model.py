@@ -34,10 +34,10 @@ def import_model(config: ImportModelConfig, context: StepContext) -> dict[str, A
     """Counts: parameters, tokens, spare rows of the embedding."""
     import torch
 
+    from diglot.model.accounting import parameter_counts
     from diglot.model.files import check_tokenizer_fits, copy_tokenizer, load_model, read_config, save_model
     from diglot.model.huggingface.config import notes
     from diglot.model.shards import stored_dtypes, widest
-    from diglot.model.sizes import parameter_counts
     from diglot.tokenizer.tokenizer import Tokenizer
 
     folder = find_folder(config, context.recipe_dir)

@@ -14,6 +14,7 @@ from diglot.core.errors import ConfigError, InputError
 from diglot.core.storage import read_json, write_json
 from diglot.model.accounting import memory_line, parameter_counts, size_lines, train_flops_per_token
 from diglot.model.config import DecoderConfig, InitConfig
+from diglot.model.huggingface.config import decoder_config
 from diglot.model.sizes import ModelConfig
 from diglot.steps.context import Planned, StepContext, StepKind, input_step, runtime
 from diglot.train.mixture import Budget, Counts, epochs_read
@@ -272,6 +273,10 @@ def _model_lines(planned: Planned) -> list[str]:
     artifact = planned.inputs["tokenizer"]
     vocab_size = Tokenizer.load(artifact.path).vocab_size if artifact.is_complete else None
     shape = config.model.decoder(vocab_size or 1)
+    if (start := planned.inputs.get("init_from")) is not None:
+        if not start.is_complete:
+            return ["the model is known when the step it starts from is built"]
+        shape = decoder_config(read_json(start.path / "model" / "config.json"))
     lines = size_lines(shape, config.sequence_length, knows_vocabulary=vocab_size is not None)
     if vocab_size is None:
         return lines

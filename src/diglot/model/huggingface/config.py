@@ -26,7 +26,6 @@ from diglot.model.config import DecoderConfig, MoEConfig, RopeScaling
 from diglot.model.huggingface.families import COMMON_DEFAULTS, FAMILIES, Family
 from diglot.model.huggingface.json_fields import Fields
 from diglot.model.huggingface.rope import FULL, SLIDING, read_rope, write_rope
-from diglot.model.rope import ntk_theta
 
 OWN = "diglot"  # model_type of shapes that no family has
 WHERE = "config.json"
@@ -180,10 +179,12 @@ def plain(config: DecoderConfig) -> DecoderConfig:
     widths = [width for width, experts in zip(config.ffn_dims, config.has_experts, strict=True) if not experts]
     spare = widths[0] if widths else moe.expert_dim if moe else 1
     ffn_dims = [spare if experts else width for width, experts in zip(config.ffn_dims, config.has_experts, strict=True)]
-    scaling: RopeScaling | None
     scaling, theta = config.rope_scaling, config.rope_theta
     if scaling is not None and scaling.kind == "ntk":
-        scaling, theta = None, ntk_theta(theta, config.head_dim, scaling.factor)
+        from diglot.model.rope import ntk_theta  # loads torch, which reading a shape is worth only here
+
+        theta = ntk_theta(theta, config.head_dim, scaling.factor)
+        scaling = None
     elif scaling is not None and scaling.kind == "linear":
         scaling = RopeScaling(kind="linear", factor=scaling.factor) if scaling.factor != 1 else None
     local = config.local_rope_theta
