@@ -53,8 +53,8 @@ class Engine(Protocol):
         """[T, V]: after each token, what comes next."""
         ...
 
-    def greedy(self, ids: Sequence[int], num_new: int) -> list[int]:
-        """The likeliest token, again and again; the end of a document does not stop it."""
+    def greedy(self, prompts: Sequence[Sequence[int]], num_new: int) -> list[list[int]]:
+        """Behind each prompt the likeliest token, again and again; the end of a document does not stop it."""
         ...
 
 
@@ -160,7 +160,6 @@ def compare(
     context: int,
     num_new: int = NUM_NEW_TOKENS,
     extra_texts: Sequence[str] = TRICKY,
-    on_prompt: Callable[[int], None] | None = None,
 ) -> Agreement:
     """Run every prompt through both.
 
@@ -168,9 +167,9 @@ def compare(
     """
     num_new = max(1, min(num_new, context // 2))
     rows, positions, same, largest = [], 0, 0.0, 0.0
-    for number, prompt in enumerate(prompts):
-        ids = ours.encode(prompt)[: context - num_new]
-        mine, other = ours.greedy(ids, num_new), theirs.greedy(ids, num_new)
+    encoded = [ours.encode(prompt)[: context - num_new] for prompt in prompts]
+    written = zip(prompts, encoded, ours.greedy(encoded, num_new), theirs.greedy(encoded, num_new), strict=True)
+    for prompt, ids, mine, other in written:
         text = [*ids, *mine]
         my_logits, their_logits = ours.logits(text), theirs.logits(text)
         agree = my_logits.argmax(axis=1) == their_logits.argmax(axis=1)
@@ -186,8 +185,6 @@ def compare(
         )
         positions, same = positions + len(agree), same + float(agree.sum())
         largest = max(largest, float(np.abs(my_logits).max()))
-        if on_prompt is not None:
-            on_prompt(number + 1)
     return Agreement(
         engine=theirs.name,
         num_prompts=len(rows),
@@ -231,9 +228,9 @@ class OurEngine:
     def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
         return self.model(torch.tensor([list(ids)])).logits[0].float().numpy()  # type: ignore[no-any-return]
 
-    def greedy(self, ids: Sequence[int], num_new: int) -> list[int]:
-        (completion,) = generate(self.model, [list(ids)], max_new_tokens=num_new, sampling=GREEDY, seed=0, stop_ids=())
-        return completion.ids
+    def greedy(self, prompts: Sequence[Sequence[int]], num_new: int) -> list[list[int]]:
+        written = generate(self.model, prompts, max_new_tokens=num_new, sampling=GREEDY, seed=0, stop_ids=())
+        return [completion.ids for completion in written]
 
 
 class TransformersEngine:
@@ -260,18 +257,21 @@ class TransformersEngine:
         return self.model(torch.tensor([list(ids)])).logits[0].float().numpy()  # type: ignore[no-any-return]
 
     @torch.inference_mode()
-    def greedy(self, ids: Sequence[int], num_new: int) -> list[int]:
+    def greedy(self, prompts: Sequence[Sequence[int]], num_new: int) -> list[list[int]]:
         config = self.model.generation_config
         config.eos_token_id = None
-        prompt = torch.tensor([list(ids)])
-        written = self.model.generate(
-            prompt,
-            attention_mask=torch.ones_like(prompt),
-            do_sample=False,
-            max_new_tokens=num_new,
-            pad_token_id=config.pad_token_id or 0,
-        )
-        return [int(token) for token in written[0, len(ids) :]]
+        found = []
+        for ids in prompts:  # one by one, so that no padding is part of the comparison
+            prompt = torch.tensor([list(ids)])
+            written = self.model.generate(
+                prompt,
+                attention_mask=torch.ones_like(prompt),
+                do_sample=False,
+                max_new_tokens=num_new,
+                pad_token_id=config.pad_token_id or 0,
+            )
+            found.append([int(token) for token in written[0, len(ids) :]])
+        return found
 
 
 class LlamaEngine:
@@ -292,8 +292,8 @@ class LlamaEngine:
     def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
         return self._ask(llama_process.logits, list(ids))  # type: ignore[no-any-return]
 
-    def greedy(self, ids: Sequence[int], num_new: int) -> list[int]:
-        return self._ask(llama_process.greedy, list(ids), num_new)  # type: ignore[no-any-return]
+    def greedy(self, prompts: Sequence[Sequence[int]], num_new: int) -> list[list[int]]:
+        return [self._ask(llama_process.greedy, list(ids), num_new) for ids in prompts]
 
     def _ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,11 @@ _opened: Any = None  # the model of this process
 
 
 def open_file(path: str, context: int) -> None:
-    """Called once, when the process starts."""
+    """Called when the process starts; a second call closes the first file."""
     import llama_cpp
 
     global _opened
+    close()
     _opened = llama_cpp.Llama(
         model_path=path,
         n_ctx=context,
@@ -26,6 +28,14 @@ def open_file(path: str, context: int) -> None:
         swa_full=True,
         verbose=False,
     )
+
+
+@atexit.register  # while the interpreter still stands, which llama_cpp's own clean-up needs
+def close() -> None:
+    global _opened
+    if _opened is not None:
+        _opened.close()
+    _opened = None
 
 
 def encode(text: str) -> list[int]:

@@ -87,6 +87,8 @@ class LayerList(nn.ModuleList):
 class Decoder(nn.Module):
     """Ids (or embeddings) in, logits out; weights drawn from `seed` by the rule in `model/initialise.py`.
 
+    Without a seed they are unset, for whoever reads every one of them from a file.
+
     Two attributes say how, and never what, it computes: `recompute_every` (n: the backward pass computes every n-th
     layer again in place of keeping its activations; 0 for none) and `attention_backend` (`auto` takes FlexAttention on
     a GPU wherever the plain causal rule is not all, SDPA everywhere else).
@@ -95,7 +97,7 @@ class Decoder(nn.Module):
     rope_cos: Tensor
     rope_sin: Tensor
 
-    def __init__(self, config: DecoderConfig, *, seed: int = 0, init: InitConfig | None = None) -> None:
+    def __init__(self, config: DecoderConfig, *, seed: int | None = 0, init: InitConfig | None = None) -> None:
         super().__init__()
         self.config = config
         self.recompute_every = 0
@@ -110,7 +112,8 @@ class Decoder(nn.Module):
             cos, sin = rope_tables(config, local=local) if not local or config.local_rope_theta else (None, None)
             self.register_buffer(f"{prefix}_cos", cos, persistent=False)
             self.register_buffer(f"{prefix}_sin", sin, persistent=False)
-        initialise(self, init or InitConfig(), seed)
+        if seed is not None:
+            initialise(self, init or InitConfig(), seed)
 
     def forward(
         self,

@@ -69,7 +69,7 @@ def load_model(folder: Path, *, allow_pickle: bool = False) -> Decoder:
     config, (model_type, _) = decoder_config(fields), unwrapped(fields)
     for note in notes(fields):
         warnings.warn(f"{folder / CONFIG}: {note}", stacklevel=2)
-    model = Decoder(config)
+    model = Decoder(config, seed=None)
     load_huggingface_weights(model, model_type, read_shards(folder, allow_pickle=allow_pickle))
     return model.eval()
 

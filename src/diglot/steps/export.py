@@ -144,7 +144,7 @@ def _open_checkpoint(path: Path, tokenizer: Path | None) -> Source:
     from diglot.model.decoder import Decoder
 
     artifact = path.parent.parent
-    model = Decoder(_checkpoint_config(artifact, path))
+    model = Decoder(_checkpoint_config(artifact, path), seed=None)
     try:
         with safe_open(path / "state.safetensors", framework="pt") as opened:
             state = {

@@ -1,0 +1,154 @@
+"""A folder of Hugging Face's library becomes an artifact that packing reads texts with and training starts from."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from diglot.core.errors import ConfigError, InputError
+from diglot.core.storage import read_json, write_json
+from diglot.ledger.artifact import Artifact
+from diglot.model.files import load_model, save_model
+from diglot.steps.import_model import STEP, ImportModelConfig, observe
+from diglot.steps.pack import STEP as PACK
+from diglot.steps.pretrain import STEP as PRETRAIN
+from diglot.steps.pretrain import ModelConfig, PhaseConfig
+from diglot.tokenizer.tokenizer import Tokenizer
+from diglot.train.log import read_lines
+from handmade_corpus import run_step
+from small_store import packed, pretrained
+
+transformers = pytest.importorskip("transformers")
+SETTINGS: dict[str, Any] = {
+    "phases": (PhaseConfig(name="more", tokens=4 * 512, batch_tokens=512, learning_rate=1e-4),),
+    "sequence_length": 64,
+    "compile": "never",
+    "tensorboard": False,
+    "num_threads": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
+    pack, tokenizer = packed(tmp_path_factory.mktemp("store"))
+    return {"from": pack, "tokenizer": tokenizer}
+
+
+@pytest.fixture(scope="module")
+def base(inputs: dict[str, Artifact]) -> Artifact:
+    return pretrained(inputs["from"].store, inputs["from"], inputs["tokenizer"])
+
+
+@pytest.fixture(scope="module")
+def released(base: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The trained model as another lab would release it: bfloat16, written by transformers, rows to spare."""
+    folder = tmp_path_factory.mktemp("released")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(base.path / "model", dtype=torch.bfloat16)
+    theirs.resize_token_embeddings(512, mean_resizing=False)
+    theirs.save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens.json", "tokenizer.model"):
+        shutil.copyfile(base.path / "model" / name, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def imported(inputs: dict[str, Artifact], released: Path) -> Artifact:
+    return run_step(STEP, inputs["from"].store / "import_model" / "theirs", path=str(released))
+
+
+def test_an_import_holds_the_same_bits_and_says_what_it_holds(released: Path, imported: Artifact) -> None:
+    before, after = load_file(released / "model.safetensors"), load_file(imported.path / "model" / "model.safetensors")
+    assert set(before) == set(after)
+    assert all(torch.equal(before[name], after[name]) and after[name].dtype == torch.bfloat16 for name in before)
+    assert (imported.counts["tokens"], imported.counts["spare_rows"], imported.counts["model_type"]) == (
+        500,
+        12,
+        "llama",
+    )
+    fields = read_json(imported.path / "model" / "config.json")
+    assert (fields["bos_token_id"], fields["eos_token_id"], fields["pad_token_id"]) == (1, 2, 3)
+    assert Tokenizer.load(imported.path).encode("软件包") == Tokenizer.load(released).encode("软件包")
+
+
+def test_packing_reads_texts_with_an_imported_tokenizer(inputs: dict[str, Artifact], imported: Artifact) -> None:
+    split = inputs["from"].upstream("split")
+    pack = run_step(PACK, split.store / "pack" / "theirs", inputs={"from": split, "tokenizer": imported})
+    counts = [{**made.counts, "seconds": {}} for made in (pack, inputs["from"])]
+    assert counts[0] == counts[1]
+
+
+def test_training_goes_on_from_an_imported_model(inputs: dict[str, Artifact], imported: Artifact) -> None:
+    fresh = run_step(
+        PRETRAIN,
+        imported.store / "pretrain" / "fresh",
+        inputs=inputs,
+        **SETTINGS,
+        model=ModelConfig(d_model=32, num_layers=2, num_heads=4, max_seq_len=128),
+    )
+    more = run_step(
+        PRETRAIN, imported.store / "pretrain" / "more", inputs={**inputs, "init_from": imported}, **SETTINGS
+    )
+    losses = [read_lines(run.path / "train.jsonl")[0]["loss"] for run in (fresh, more)]
+    assert losses[1] < 0.8 * losses[0]
+    assert load_model(more.path / "model").config == load_model(imported.path / "model").config
+    plan = read_json(more.path / "plan.json")
+    assert (plan["model"]["vocab_size"], plan["model"]["d_model"]) == (512, 32)
+
+
+def test_training_goes_on_from_an_earlier_run(inputs: dict[str, Artifact], base: Artifact) -> None:
+    more = run_step(PRETRAIN, base.store / "pretrain" / "again", inputs={**inputs, "init_from": base}, **SETTINGS)
+    last = read_lines(base.path / "train.jsonl")[-1]["loss"]
+    assert read_lines(more.path / "train.jsonl")[0]["loss"] == pytest.approx(last, rel=0.15)
+
+
+def test_a_model_section_beside_init_from_is_refused(inputs: dict[str, Artifact], base: Artifact) -> None:
+    with pytest.raises(ConfigError, match=r"init_from.*a shape and weights of its own"):
+        run_step(
+            PRETRAIN,
+            base.store / "pretrain" / "x",
+            inputs={**inputs, "init_from": base},
+            **SETTINGS,
+            model=ModelConfig(d_model=64),
+        )
+
+
+def test_sequences_and_vocabularies_that_do_not_fit_the_start_are_refused(
+    inputs: dict[str, Artifact], base: Artifact, tmp_path: Path
+) -> None:
+    settings = {**SETTINGS, "sequence_length": 256}
+    with pytest.raises(ConfigError, match=r"sequence_length = 256.*reads 128"):
+        run_step(PRETRAIN, base.store / "pretrain" / "y", inputs={**inputs, "init_from": base}, **settings)
+    small = Artifact(tmp_path / "import_model" / "small")
+    model = load_model(base.path / "model")
+    from diglot.model.decoder import Decoder
+
+    save_model(Decoder(model.config.changed(vocab_size=400)), small.path / "model")
+    with pytest.raises(InputError, match=r"tokenizer has 500 tokens.*400 rows"):
+        run_step(PRETRAIN, base.store / "pretrain" / "z", inputs={**inputs, "init_from": small}, **SETTINGS)
+
+
+def test_what_is_observed_follows_the_contents(released: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(released, copy)
+    here, there = (observe(ImportModelConfig(path=str(path)), tmp_path, tmp_path) for path in (released, copy))
+    assert here == there
+    write_json(copy / "config.json", {**read_json(copy / "config.json"), "rope_theta": 5.0})
+    assert observe(ImportModelConfig(path=str(copy)), tmp_path, tmp_path) != here
+    with pytest.raises(InputError, match="no folder at missing"):
+        observe(ImportModelConfig(path="missing"), tmp_path, tmp_path)
+
+
+def test_a_pickled_model_is_imported_only_where_that_is_allowed(released: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pickled"
+    shutil.copytree(released, folder)
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(InputError, match="allow_pickle: true"):
+        run_step(STEP, tmp_path / "import_model" / "a", path=str(folder))
+    made = run_step(STEP, tmp_path / "import_model" / "b", path=str(folder), allow_pickle=True)
+    assert torch.equal(load_model(made.path / "model").embed.weight, load_model(released).embed.weight)
