@@ -14,9 +14,8 @@ from shapes import GEMMA_3, LAYOUTS, PLAIN, ids, rough
 
 from diglot.core.errors import ConfigError, InputError
 from diglot.core.storage import read_json, write_json
-from diglot.model.config import DecoderConfig
 from diglot.model.decoder import Decoder
-from diglot.model.files import check_tokenizer_fits, load_model, save_model
+from diglot.model.files import load_model, save_model
 from diglot.model.huggingface.config import decoder_config
 from diglot.model.shards import INDEX, WEIGHTS, split_names
 
@@ -385,14 +384,6 @@ def test_float16_refuses_what_it_cannot_hold(tmp_path: Path) -> None:
         model.layers[1].ffn.down.weight[0, 0] = 1e6
     with pytest.raises(ConfigError, match=r"layers\.1\.mlp\.down_proj\.weight holds 1e\+06, and float16 ends"):
         save_model(model, tmp_path, dtype=torch.float16)
-
-
-def test_a_tokenizer_must_fit_the_embedding() -> None:
-    config = DecoderConfig(vocab_size=100, d_model=8, num_layers=1, num_heads=1, num_kv_heads=1, head_dim=8, ffn_dim=8)
-    assert check_tokenizer_fits(100, config) is None
-    assert "100 rows for 90 tokens; 10 pad it" in str(check_tokenizer_fits(90, config))
-    with pytest.raises(InputError, match=r"tokenizer has 101 tokens.*100 rows"):
-        check_tokenizer_fits(101, config)
 
 
 def change_config(folder: Path, **fields: object) -> None:

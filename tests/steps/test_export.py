@@ -184,7 +184,7 @@ def test_a_shape_without_a_layout_and_a_tokenizer_that_does_not_fit_are_refused(
 
     for config, message in (
         (shape.changed(ffn_dim=(32, 64)), "no Hugging Face layout.*ffn_dim"),
-        (shape.changed(vocab_size=90), "tokenizer has 500 tokens.*90 rows"),
+        (shape.changed(vocab_size=90), "has 500 tokens.*90 rows"),
     ):
         with pytest.raises((ConfigError, InputError), match=message):
             write_export(

@@ -128,7 +128,7 @@ def test_sequences_and_vocabularies_that_do_not_fit_the_start_are_refused(
     from diglot.model.decoder import Decoder
 
     save_model(Decoder(model.config.changed(vocab_size=400)), small.path / "model")
-    with pytest.raises(InputError, match=r"tokenizer has 500 tokens.*400 rows"):
+    with pytest.raises(InputError, match=r"has 500 tokens.*400 rows"):
         run_step(PRETRAIN, base.store / "pretrain" / "z", inputs={**inputs, "init_from": small}, **SETTINGS)
 
 

@@ -13,10 +13,11 @@ from bilingual_texts import TEXTS
 from diglot.core.errors import InputError
 from diglot.core.storage import write_json, write_text
 from diglot.evaluate.agreement import TRICKY
-from diglot.generate.chat import TEMPLATE_FILE, write_template
+from diglot.generate.chat import write_template
 from diglot.model.config import DecoderConfig
 from diglot.model.decoder import Decoder
 from diglot.model.gguf import write_gguf
+from diglot.tokenizer.export import CHAT_TEMPLATE
 from diglot.tokenizer.gguf import PRE_TOKENIZERS, plain_template, shadowed_names, tokenizer_fields
 from diglot.tokenizer.tokenizer import Tokenizer
 from diglot.tokenizer.vocabulary import SPECIAL_TOKENS, Vocabulary
@@ -67,7 +68,7 @@ def test_special_tokens_rows_to_spare_and_the_template_are_written(trained: Path
 
 def test_the_chat_template_without_marks_renders_the_same(tmp_path: Path) -> None:
     write_template(tmp_path)
-    template = plain_template((tmp_path / TEMPLATE_FILE).read_text(encoding="utf-8"))
+    template = plain_template((tmp_path / CHAT_TEMPLATE).read_text(encoding="utf-8"))
     messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
     text = (
         jinja2.Environment()

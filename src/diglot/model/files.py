@@ -16,7 +16,6 @@ import torch
 
 from diglot.core.errors import InputError
 from diglot.core.storage import atomic_path, read_json, write_json
-from diglot.model.config import DecoderConfig
 from diglot.model.decoder import Decoder
 from diglot.model.huggingface.config import Layout, decoder_config, layout_or_own, notes, unwrapped, written
 from diglot.model.huggingface.weights import huggingface_weights, load_huggingface_weights
@@ -93,16 +92,3 @@ def copy_tokenizer(tokenizer_folder: Path, folder: Path) -> None:
     for path in (p for name in TOKENIZER_FILES if (p := tokenizer_folder / name).exists()):
         with atomic_path(folder / path.name) as partial:
             shutil.copyfile(path, partial)
-
-
-def check_tokenizer_fits(num_tokens: int, config: DecoderConfig) -> str | None:
-    """A sentence where the embedding has spare rows. Raises InputError where it has too few."""
-    if num_tokens > config.vocab_size:
-        raise InputError(
-            f"the tokenizer has {num_tokens:,} tokens, but the model's embedding has {config.vocab_size:,} rows. "
-            "Take the tokenizer that belongs to this model."
-        )
-    if num_tokens == config.vocab_size:
-        return None
-    spare = config.vocab_size - num_tokens
-    return f"the embedding has {config.vocab_size:,} rows for {num_tokens:,} tokens; {spare:,} pad it."

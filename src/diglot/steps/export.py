@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -206,14 +206,14 @@ def _write_huggingface(
     import torch
 
     from diglot.evaluate.agreement import HF_LIMITS, OurEngine, TransformersEngine, needed
-    from diglot.model.files import check_tokenizer_fits, load_model, save_model
+    from diglot.model.files import load_model, save_model
     from diglot.model.huggingface.config import layout
-    from diglot.tokenizer.tokenizer import Tokenizer
+    from diglot.tokenizer.tokenizer import Tokenizer, check_fits
 
     if config.verify:
         needed("transformers", "export")
     tokenizer = Tokenizer.load(source.tokenizer)
-    note = check_tokenizer_fits(tokenizer.vocab_size, source.model.config)
+    note = check_fits(tokenizer, source.model.config.vocab_size)
     dtype = source.stored if config.dtype is None else getattr(torch, HF_DTYPES[config.dtype])
     save_model(
         source.model,
@@ -232,7 +232,7 @@ def _write_huggingface(
     return note, _verify(
         ours,
         lambda: TransformersEngine(out),
-        HF_LIMITS,
+        replace(HF_LIMITS, equal_tokens=tokenizer.is_exact),
         lambda: _worst_huggingface_tensor(source.model, out),
         prompts,
         progress,
@@ -243,15 +243,14 @@ def _write_gguf(
     source: Source, out: Path, config: ExportConfig, prompts: Path | None, progress: Progress
 ) -> tuple[str | None, dict[str, Any] | None]:
     from diglot.evaluate.agreement import GGUF_LIMITS, LlamaEngine, OurEngine, needed
-    from diglot.model.files import check_tokenizer_fits
     from diglot.model.gguf import write_gguf
     from diglot.tokenizer.gguf import tokenizer_fields
-    from diglot.tokenizer.tokenizer import Tokenizer
+    from diglot.tokenizer.tokenizer import Tokenizer, check_fits
 
     if config.verify:
         needed("llama_cpp", "llama")
     tokenizer, shape = Tokenizer.load(source.tokenizer), source.model.config
-    note = check_tokenizer_fits(tokenizer.vocab_size, shape)
+    note = check_fits(tokenizer, shape.vocab_size)
     fields = tokenizer_fields(source.tokenizer, shape.vocab_size)
     dtype = config.dtype or "f16"
     path = out / f"model-{dtype}.gguf"
@@ -262,7 +261,7 @@ def _write_gguf(
     return note, _verify(
         OurEngine(source.model, tokenizer.encode),
         lambda: LlamaEngine(path, min(shape.max_seq_len, 1024)),
-        GGUF_LIMITS[dtype],
+        replace(GGUF_LIMITS[dtype], equal_tokens=tokenizer.is_exact),
         lambda: _worst_gguf_tensor(source.model, path),
         prompts,
         progress,

@@ -14,6 +14,7 @@ from typing import Any
 import xxhash
 
 from diglot.core.errors import InputError
+from diglot.core.storage import write_json
 from diglot.steps.context import StepContext, StepKind
 
 CONTENT_LIMIT = 64 << 20  # bytes; larger files count by size and time of change
@@ -35,19 +36,20 @@ def import_model(config: ImportModelConfig, context: StepContext) -> dict[str, A
     import torch
 
     from diglot.model.accounting import parameter_counts
-    from diglot.model.files import check_tokenizer_fits, copy_tokenizer, load_model, read_config, save_model
+    from diglot.model.files import CONFIG, copy_tokenizer, load_model, read_config, save_model
     from diglot.model.huggingface.config import notes
     from diglot.model.shards import stored_dtypes, widest
-    from diglot.tokenizer.tokenizer import Tokenizer
+    from diglot.tokenizer.tokenizer import Tokenizer, check_fits
 
     folder = find_folder(config, context.recipe_dir)
     fields = read_config(folder)
     for note in notes(fields):
         context.progress.say(note)
     model, tokenizer = load_model(folder, allow_pickle=config.allow_pickle), Tokenizer.load(folder)
-    if spare := check_tokenizer_fits(tokenizer.vocab_size, model.config):
+    if spare := check_fits(tokenizer, model.config.vocab_size):
         context.progress.say(spare)
     copy_tokenizer(folder, context.out)
+    write_json(context.out / CONFIG, fields)  # as it came; some tokenizers find the end of a text only there
     ids = {key: fields.get(f"{key}_token_id") for key in ("bos", "eos", "pad")}
     save_model(
         model,

@@ -301,13 +301,14 @@ def _mixture_rows(planned: Planned) -> list[MixtureRow] | None:
 
 def _starting_model(config: PretrainConfig, context: StepContext, tokenizer: Tokenizer) -> Decoder | None:
     """The model of `init_from`. Raises InputError or ConfigError where it fits neither tokenizer nor sequences."""
-    from diglot.model.files import check_tokenizer_fits, load_model
+    from diglot.model.files import load_model
+    from diglot.tokenizer.tokenizer import check_fits
 
     if config.init_from is None:
         return None
     folder = context.input("init_from").path / "model"
     model = load_model(folder)
-    if note := check_tokenizer_fits(tokenizer.vocab_size, model.config):
+    if note := check_fits(tokenizer, model.config.vocab_size):
         context.progress.say(note)
     if config.sequence_length > model.config.max_seq_len:
         raise ConfigError(

@@ -16,11 +16,12 @@ from typing import Any
 
 from diglot.core.errors import InputError
 from diglot.core.storage import read_json
+from diglot.tokenizer.export import CHAT_TEMPLATE
 from diglot.tokenizer.vocabulary import BOS, EOS, FIRST_BYTE, FIRST_PIECE, PAD, SPECIAL_TOKENS, UNK, Vocabulary
 
 SPACE_MARK = "\u2581"
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # token types, numbered as in SentencePiece
-TEMPLATE = "chat_template.jinja"
+
 END = "<|end|>"  # closes a turn of our chat template
 
 # What a pre-tokenizer cuts texts at -> its name in llama.cpp (llama-vocab.cpp).
@@ -53,8 +54,8 @@ def tokenizer_fields(folder: Path, num_rows: int) -> dict[str, Any]:
             "SentencePiece BPE (tokenizer.model)."
         )
     _pad(fields, num_rows)
-    if (folder / TEMPLATE).exists():
-        fields["tokenizer.chat_template"] = plain_template((folder / TEMPLATE).read_text(encoding="utf-8"))
+    if (folder / CHAT_TEMPLATE).exists():
+        fields["tokenizer.chat_template"] = plain_template((folder / CHAT_TEMPLATE).read_text(encoding="utf-8"))
     elif isinstance(template := _config(folder).get("chat_template"), str):
         fields["tokenizer.chat_template"] = plain_template(template)
     return fields

@@ -171,10 +171,15 @@ class Tokenizer:
         return {**self._bytes, **names}
 
 
-def check_fits(tokenizer: Tokenizer, vocab_size: int) -> None:
-    """Raises InputError when a model whose embedding has `vocab_size` rows lacks some of the tokens."""
+def check_fits(tokenizer: Tokenizer, vocab_size: int) -> str | None:
+    """Raises InputError when a model whose embedding has `vocab_size` rows lacks some of the tokens.
+
+    Returns: a sentence where rows are to spare, as in embeddings that were padded for speed.
+    """
     if tokenizer.vocab_size > vocab_size:
         raise InputError(
             f"the tokenizer in {tokenizer.folder} has {tokenizer.vocab_size:,} tokens, but the model's embedding has "
             f"{vocab_size:,} rows. Take the tokenizer that the model was trained with, or extend the embedding."
         )
+    spare = vocab_size - tokenizer.vocab_size
+    return f"{tokenizer.vocab_size:,} tokens have {vocab_size:,} rows; {spare:,} pad the embedding." if spare else None
