@@ -44,7 +44,7 @@ def document_scores(
     """
     bits = {name: values / math.log(2) for name, values in nats.items()}
     neural, ngrams = [n for n in nats if not is_ngram(n)], [n for n in nats if is_ngram(n)]
-    rivals = {f"{name} - {AGAINST}": bits[name] - bits[AGAINST] for name in neural if name != AGAINST and AGAINST in nats}
+    rivals = {f"{n} - {AGAINST}": bits[n] - bits[AGAINST] for n in neural if AGAINST in nats and n != AGAINST}
     paired = {f"{name} - {ngram}": bits[name] - bits[ngram] for name in neural for ngram in ngrams} | rivals
     langs, sources = np.array(heldout.langs), np.array(heldout.sources)
     found = []

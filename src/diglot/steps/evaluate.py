@@ -162,8 +162,8 @@ def _check_same_vocabulary(base: Decoder, other: Decoder, name: str) -> None:
     sizes = base.config.vocab_size, other.config.vocab_size
     if sizes[0] != sizes[1]:
         raise ConfigError(
-            f"against: {name} has a vocabulary of {sizes[1]:,} tokens and the model {sizes[0]:,}, so they do not read the "
-            "same tokens. Compare models of one tokenizer."
+            f"against: {name} has a vocabulary of {sizes[1]:,} tokens and the model {sizes[0]:,}, so they do not read "
+            "the same tokens. Compare models of one tokenizer."
         )
 
 
