@@ -39,3 +39,10 @@ def test_two_writers_of_one_file_do_not_write_into_each_other(tmp_path: Path):
         second.write_bytes(b"second")
     assert path.read_bytes() == b"first"  # the one that ends last
     assert [p.name for p in tmp_path.iterdir()] == ["shard"]
+
+
+def test_a_private_file_of_a_library_becomes_as_readable_as_any_other(tmp_path: Path):
+    write_json(tmp_path / "usual.json", {})
+    with atomic_path(tmp_path / "weights") as partial:
+        partial.touch(mode=0o600)
+    assert (tmp_path / "weights").stat().st_mode == (tmp_path / "usual.json").stat().st_mode

@@ -22,12 +22,19 @@ PARTIAL = ".partial"  # suffix of a file that is being written; what a killed wr
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; on success fsync it and rename it into place, on failure remove it."""
+    """Give a temporary path beside `path`; on success fsync it and rename it into place, on failure remove it.
+
+    The file gets the permissions that any new file has here, also from writers that keep theirs private (safetensors).
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Process numbers repeat from machine to machine, and two machines may write the same file on a shared file system.
     partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}")
     try:
+        partial.touch()
+        mode = partial.stat().st_mode
+        partial.unlink()
         yield partial
+        os.chmod(partial, mode)
         descriptor = os.open(partial, os.O_RDONLY)
         try:
             os.fsync(descriptor)

@@ -105,6 +105,7 @@ def write_checkpoint(
             "files": {STATE: {"bytes": (partial / STATE).stat().st_size, "sha256": sha256_file(partial / STATE)}},
         }
         write_json(partial / MANIFEST, manifest)
+        os.chmod(partial / STATE, (partial / MANIFEST).stat().st_mode)  # safetensors keeps its files private
         if final.exists():  # the same training step, written before or damaged since
             delete_checkpoint(final)
         os.replace(partial, final)
