@@ -101,6 +101,91 @@ def test_any_order_fills_every_step_meets_its_quotas_and_inverts(
     assert all(order.train_steps(*sequence) == train_steps for sequence, train_steps in found.items())
 
 
+LENGTHS = {"faq.en": 20, "guide.en": 1, "handbook.zh-Hans": 11}  # blocks; guide.en does not fill its one
+
+
+def three_lengths(seed: int = 0) -> DataOrder:
+    """Phases of sequences of a quarter of a block, a half and a whole, of which two let their batches grow."""
+    return plan_order(
+        [
+            PhaseMix(
+                name="short",
+                num_train_steps=9,
+                sequences_per_train_step=8,
+                mixture={},
+                ramp=((3, 2), (2, 5)),
+                pieces_per_block=4,
+                short={"guide.en": 3},
+            ),
+            PhaseMix(
+                name="middle",
+                num_train_steps=6,
+                sequences_per_train_step=11,
+                mixture={"*.en": 2, "*": 1},
+                pieces_per_block=2,
+                short={"guide.en": 1},
+            ),
+            PhaseMix(name="long", num_train_steps=5, sequences_per_train_step=6, mixture={}, ramp=((2, 3),)),
+        ],
+        LENGTHS,
+        seed,
+        max_epochs=None,
+    )
+
+
+def test_phases_of_several_lengths_and_growing_batches_fill_their_steps_and_invert() -> None:
+    order = three_lengths()
+    sizes = [len(order.sequences(n)) for n in range(order.num_train_steps)]
+    assert sizes == [2, 2, 2, 5, 5, 8, 8, 8, 8, *[11] * 6, 3, 3, 6, 6, 6]
+    found: dict[tuple[int, str, int], list[int]] = defaultdict(list)
+    for train_step in range(order.num_train_steps):
+        for stream, index in order.sequences(train_step):
+            found[order.phase_index(train_step), stream, index].append(train_step)
+    for phase in range(3):
+        for stream in LENGTHS:
+            read = range(order.num_sequences(stream, phase))
+            for index in read:
+                assert order.train_steps(stream, index, phase) == found[phase, stream, index]
+            quota = order.phases[phase].quotas.get(stream, 0)
+            assert sum(len(found[phase, stream, index]) for index in read) == quota
+    for stream, size in LENGTHS.items():
+        for block in range(size):
+            pieces = [
+                steps
+                for (phase, name, index), steps in found.items()
+                if name == stream and index // order.phases[phase].pieces(stream) == block
+            ]
+            assert order.train_steps(stream, block) == sorted(sum(pieces, []))
+    assert DataOrder.from_plan(json.loads(json.dumps(order.to_plan()))) == order
+
+
+def test_no_token_is_read_again_before_the_others_of_its_stream_however_long_the_sequences() -> None:
+    order = three_lengths()
+    for stream in ("faq.en", "handbook.zh-Hans"):
+        counts = np.zeros(4 * LENGTHS[stream], dtype=int)  # in quarters of a block
+        for phase, one in enumerate(order.phases):
+            quarters = 4 // one.pieces_per_block
+            for index in range(order.num_sequences(stream, phase)):
+                counts[index * quarters : (index + 1) * quarters] += len(order.train_steps(stream, index, phase))
+        skipped = 4 * sum(one.num_blocks(stream) for one in order.phases) - counts.sum()
+        assert skipped < 4 + 2  # at most the rest of one block a phase
+        assert np.abs(counts - np.median(counts)).max() <= 1
+    assert order.epochs()["guide.en"] == pytest.approx(
+        sum(one.quotas["guide.en"] / one.pieces("guide.en") for one in order.phases)
+    )
+
+
+def test_pieces_of_a_block_are_read_apart() -> None:
+    mix = PhaseMix(name="one", num_train_steps=50, sequences_per_train_step=8, mixture={}, pieces_per_block=4)
+    order = plan_order([mix], {"a.en": 100}, 0, max_epochs=None)
+    blocks = [index // 4 for n in range(50) for _, index in order.sequences(n)]
+    assert sum(a == b for a, b in pairwise(blocks)) < 20  # about 3 by chance, 300 if pieces stayed together
+
+
+def test_an_order_of_one_length_keeps_the_fingerprint_it_always_had() -> None:
+    assert two_phases().mixture_fingerprint == "8d227bab0ad17f47"
+
+
 def test_no_sequence_is_read_again_before_every_other_of_its_stream_was_read_as_often() -> None:
     counts: dict[str, Counter[int]] = defaultdict(Counter)
     order = two_phases()

@@ -3,47 +3,90 @@
 Any step can be asked for without replaying those before it, and the question can be turned round: which steps read this
 sequence. Neither needs torch, so `diglot batch` and `diglot seen` answer at once from a run's plan.json.
 
-Three rules, each exact and reversible:
+Four rules, each exact and reversible:
 1. A phase reads a whole number of sequences of each stream (`train/mixture.py`). Draw j of a stream with Q of them
 sits at
    place (j + 1/2) / Q of the phase; the draws of all streams, sorted by place and then by stream, fill the phase's
    slots. So every stretch of a phase has nearly the mixture of the whole.
 2. Draws are counted through all phases: draw g of a stream with n sequences is number g mod n of epoch g // n.
 3. An epoch of a stream is a seeded permutation of its sequences (`train/permutation.py`).
+4. Where phases have sequences of several lengths, draws count blocks of the longest one. A phase of shorter sequences
+   cuts its blocks into pieces and reads the pieces of one epoch in an order of their own; it begins with a block that
+   no phase has begun, so that nothing is read twice before all else was read once. Of each stream at most one block a
+   phase stays partly unread.
 
-Training steps are numbered from 0 through all phases.
+Training steps are numbered from 0 through all phases; a phase's batches may grow (`ramp`).
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import lcm
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from diglot.core.errors import ConfigError
 from diglot.core.seeds import derive_seed
 from diglot.ledger.fingerprint import fingerprint
-from diglot.train.mixture import Counts, Entry, epochs_read, quotas
+from diglot.train.mixture import Counts, Entry, quotas
 from diglot.train.permutation import permute, permute_back
 
 
 @dataclass(frozen=True, kw_only=True)
 class OrderPhase:
-    """One phase: how long it is and how many sequences of each stream it reads."""
+    """One phase: how long it is and how many sequences of each stream it reads.
+
+    ramp: (training steps, sequences of each) of the stretches before the one with `sequences_per_train_step`; their
+        training steps are part of `num_train_steps`.
+    pieces_per_block: how many of its sequences make one of the longest; short: the same for streams that do not fill
+        one.
+    """
 
     name: str
     num_train_steps: int
     sequences_per_train_step: int
     quotas: Mapping[str, int]  # stream -> sequences; the sum fills the phase
+    ramp: tuple[tuple[int, int], ...] = ()
+    pieces_per_block: int = 1
+    short: Mapping[str, int] = field(default_factory=dict)
+
+    @cached_property
+    def _stretches(self) -> list[tuple[int, int, int]]:
+        """(first training step, first slot, sequences per training step) of each stretch, and the end."""
+        last = (self.num_train_steps - sum(steps for steps, _ in self.ramp), self.sequences_per_train_step)
+        found, step, slot = [], 0, 0
+        for steps, size in (*self.ramp, last):
+            found.append((step, slot, size))
+            step, slot = step + steps, slot + steps * size
+        return [*found, (step, slot, 0)]
 
     @property
     def num_sequences(self) -> int:
-        return self.num_train_steps * self.sequences_per_train_step
+        return self._stretches[-1][1]
+
+    def slots_of(self, train_step: int) -> tuple[int, int]:
+        """The first slot of a phase-local training step, and the first behind it."""
+        first, slot, size = self._stretches[bisect_right(self._stretches, train_step, key=itemgetter(0)) - 1]
+        return slot + (train_step - first) * size, slot + (train_step - first + 1) * size
+
+    def train_step_of(self, slot: int) -> int:
+        """The phase-local training step that reads a slot: the inverse of `slots_of`."""
+        first, start, size = self._stretches[bisect_right(self._stretches, slot, key=itemgetter(1)) - 1]
+        return first + (slot - start) // size
+
+    def pieces(self, stream: str) -> int:
+        """Sequences of this phase in one block of a stream."""
+        return self.short.get(stream, self.pieces_per_block)
+
+    def num_blocks(self, stream: str) -> int:
+        """Blocks that the phase begins of a stream."""
+        return -(-self.quotas.get(stream, 0) // self.pieces(stream))
 
     @cached_property
     def names(self) -> list[str]:
@@ -85,7 +128,8 @@ class OrderPhase:
 
 @dataclass(frozen=True, kw_only=True)
 class DataOrder:
-    """The order of a whole pre-training run. `sizes`: stream -> number of sequences it holds."""
+    """The order of a whole pre-training run. `sizes`: stream -> number of blocks it holds, sequences of the longest
+    length."""
 
     seed: int
     sizes: Mapping[str, int]
@@ -114,42 +158,94 @@ class DataOrder:
         """(stream, sequence index) of each sequence that this training step reads."""
         if not 0 <= train_step < self.num_train_steps:
             raise ConfigError(f"train step {train_step} is outside this run's 0..{self.num_train_steps - 1}.")
-        index = bisect_right(self._phase_starts, train_step) - 1
-        phase, local = self.phases[index], train_step - self._phase_starts[index]
-        size = phase.sequences_per_train_step
-        slots = phase.slots(local * size, (local + 1) * size)
-        draws = [self._draws_before_phase[index][name] + draw for name, draw in slots]
-        found = np.empty(size, dtype=np.int64)
-        # Draws of one epoch of one stream go through its permutation together.
+        index = self.phase_index(train_step)
+        phase = self.phases[index]
+        slots = phase.slots(*phase.slots_of(train_step - self._phase_starts[index]))
+        found = np.empty(len(slots), dtype=np.int64)
+        # Draws of one epoch of one stream go through its permutations together.
         groups: dict[tuple[str, int], list[int]] = {}
-        for slot, ((name, _), draw) in enumerate(zip(slots, draws, strict=True)):
-            groups.setdefault((name, draw // self.sizes[name]), []).append(slot)
+        for slot, (name, draw) in enumerate(slots):
+            groups.setdefault((name, self._epoch(name, draw, index)), []).append(slot)
         for (name, epoch), members in groups.items():
-            places = np.array([draws[slot] for slot in members]) - epoch * self.sizes[name]
-            found[members] = permute(places, self.sizes[name], self._epoch_seed(name, epoch))
+            draws = np.array([slots[slot][1] for slot in members])
+            found[members] = self._sequences(name, epoch, draws, index)
         return [(name, int(sequence)) for (name, _), sequence in zip(slots, found, strict=True)]
 
-    def train_steps(self, stream: str, sequence_index: int) -> list[int]:
-        """Every training step that reads this sequence, in order."""
-        size = self.sizes.get(stream, 0)
+    def train_steps(self, stream: str, sequence_index: int, phase: int | None = None) -> list[int]:
+        """Every training step that reads this sequence, in order; named twice where it reads it twice.
+
+        Args:
+            phase: only this phase's training steps; the index then counts sequences of its length. Without one it
+                counts blocks, and a training step that reads any piece of it is named.
+        """
+        size = self.num_sequences(stream, phase)
         if not 0 <= sequence_index < size:
             raise ConfigError(f"stream '{stream}' has sequences 0..{size - 1}, not {sequence_index}.")
-        found = []
-        total = sum(phase.quotas.get(stream, 0) for phase in self.phases)
-        for epoch in range(-(-total // size)):
-            draw = epoch * size + int(
-                permute_back(np.array([sequence_index]), size, self._epoch_seed(stream, epoch))[0]
-            )
-            for index, phase in enumerate(self.phases):
-                local = draw - self._draws_before_phase[index][stream]
-                if 0 <= local < phase.quotas.get(stream, 0):
-                    found.append(
-                        self._phase_starts[index] + phase.slot(stream, local) // phase.sequences_per_train_step
-                    )
-        return found
+        if phase is not None:
+            return sorted(self._train_steps_of_piece(stream, sequence_index, phase))
+        found: list[int] = []
+        for index, one in enumerate(self.phases):
+            pieces = one.pieces(stream)
+            for piece in range(sequence_index * pieces, (sequence_index + 1) * pieces):
+                found += self._train_steps_of_piece(stream, piece, index)
+        return sorted(found)
+
+    def num_sequences(self, stream: str, phase: int | None = None) -> int:
+        """Sequences of a phase's length that a stream holds; blocks without a phase."""
+        return self.sizes.get(stream, 0) * (1 if phase is None else self.phases[phase].pieces(stream))
+
+    def phase_index(self, train_step: int) -> int:
+        """The phase, counted from 0, that a training step belongs to."""
+        return bisect_right(self._phase_starts, train_step) - 1
+
+    def epochs(self) -> dict[str, float]:
+        """How many times each stream is read over all phases."""
+        return {
+            name: sum(phase.quotas.get(name, 0) / (size * phase.pieces(name)) for phase in self.phases)
+            for name, size in self.sizes.items()
+            if size > 0
+        }
+
+    def _epoch(self, name: str, draw: int, phase: int) -> int:
+        pieces = self.phases[phase].pieces(name)
+        return (self._draws_before_phase[phase][name] + draw // pieces) // self.sizes[name]
+
+    def _sequences(self, name: str, epoch: int, draws: NDArray[np.int64], phase: int) -> NDArray[np.int64]:
+        """The sequences that draws of one epoch of one stream read."""
+        pieces = self.phases[phase].pieces(name)
+        draws = draws + self._draws_before_phase[phase][name] * pieces
+        if pieces > 1:
+            start, stop, seed = self._pieces_of(name, epoch, phase)
+            draws = start + permute(draws - start, stop - start, seed)
+        blocks, piece = np.divmod(draws, pieces)
+        blocks = permute(blocks - epoch * self.sizes[name], self.sizes[name], self._epoch_seed(name, epoch))
+        return blocks * pieces + piece
+
+    def _train_steps_of_piece(self, name: str, sequence: int, phase: int) -> Iterator[int]:
+        """The inverse of `_sequences`: the training steps of one phase that read a sequence of its length."""
+        one, size, before = self.phases[phase], self.sizes[name], self._draws_before_phase[phase][name]
+        pieces = one.pieces(name)
+        block, piece = divmod(sequence, pieces)
+        for epoch in range(before // size, -(-(before + one.num_blocks(name)) // size)):
+            place = permute_back(np.array([block]), size, self._epoch_seed(name, epoch))[0]
+            draw = (epoch * size + int(place)) * pieces + piece
+            start, stop, seed = self._pieces_of(name, epoch, phase)
+            if not start <= draw < stop:
+                continue
+            if pieces > 1:
+                draw = start + int(permute_back(np.array([draw - start]), stop - start, seed)[0])
+            yield self._phase_starts[phase] + one.train_step_of(one.slot(name, draw - before * pieces))
+
+    def _pieces_of(self, name: str, epoch: int, phase: int) -> tuple[int, int, int]:
+        """The draws, counted in pieces, that fall to a phase in an epoch of a stream, and the seed of their order."""
+        one, before = self.phases[phase], self._draws_before_phase[phase][name]
+        pieces = one.pieces(name)
+        start = max(before, epoch * self.sizes[name]) * pieces
+        stop = min(before * pieces + one.quotas.get(name, 0), (epoch + 1) * self.sizes[name] * pieces)
+        return start, stop, derive_seed(self.seed, "pieces", phase, name, epoch)
 
     def to_plan(self) -> dict[str, Any]:
-        """Plain values for plan.json; `from_plan` reads them back."""
+        """Plain values for plan.json; `from_plan` reads them back. What is as usual is left out."""
         return {
             "seed": self.seed,
             "sizes": dict(sorted(self.sizes.items())),
@@ -160,6 +256,9 @@ class DataOrder:
                     "sequences_per_train_step": phase.sequences_per_train_step,
                     "quotas": dict(sorted(phase.quotas.items())),
                 }
+                | ({"ramp": [list(stretch) for stretch in phase.ramp]} if phase.ramp else {})
+                | ({"pieces_per_block": phase.pieces_per_block} if phase.pieces_per_block > 1 else {})
+                | ({"short": dict(sorted(phase.short.items()))} if phase.short else {})
                 for phase in self.phases
             ],
         }
@@ -168,9 +267,8 @@ class DataOrder:
     def from_plan(cls, plan: Mapping[str, Any]) -> DataOrder:
         """Read `to_plan()`'s value, or a whole plan.json, which holds it under `order`."""
         order = plan.get("order", plan)
-        return cls(
-            seed=order["seed"], sizes=order["sizes"], phases=tuple(OrderPhase(**phase) for phase in order["phases"])
-        )
+        phases = [{**phase, "ramp": tuple(map(tuple, phase.get("ramp", ())))} for phase in order["phases"]]
+        return cls(seed=order["seed"], sizes=order["sizes"], phases=tuple(OrderPhase(**phase) for phase in phases))
 
     @cached_property
     def _phase_starts(self) -> list[int]:
@@ -179,7 +277,7 @@ class DataOrder:
     @cached_property
     def _draws_before_phase(self) -> list[dict[str, int]]:
         return [
-            {name: sum(p.quotas.get(name, 0) for p in self.phases[:i]) for name in self.sizes}
+            {name: sum(p.num_blocks(name) for p in self.phases[:i]) for name in self.sizes}
             for i in range(len(self.phases))
         ]
 
@@ -189,7 +287,7 @@ class DataOrder:
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseMix:
-    """What a phase is asked to read, before it is turned into whole numbers."""
+    """What a phase is asked to read, before it is turned into whole numbers. Fields as of `OrderPhase`."""
 
     name: str
     num_train_steps: int
@@ -197,34 +295,46 @@ class PhaseMix:
     mixture: Mapping[str, Entry]
     counts: Counts = "tokens"
     sequence_length: int = 1  # tokens, for budgets in tokens
+    ramp: tuple[tuple[int, int], ...] = ()
+    pieces_per_block: int = 1
+    short: Mapping[str, int] = field(default_factory=dict)
 
 
 def plan_order(phases: Sequence[PhaseMix], sizes: Mapping[str, int], seed: int, max_epochs: float | None) -> DataOrder:
-    """Turn weights into quotas. Raises ConfigError when a stream would be read more than `max_epochs` times."""
-    planned = tuple(
-        OrderPhase(
-            name=phase.name,
-            num_train_steps=phase.num_train_steps,
-            sequences_per_train_step=phase.sequences_per_train_step,
-            quotas=quotas(
-                phase.mixture,
-                sizes,
-                phase.num_train_steps * phase.sequences_per_train_step,
-                counts=phase.counts,
-                sequence_length=phase.sequence_length,
-                slack=phase.sequences_per_train_step,
-            ),
-        )
-        for phase in phases
-    )
+    """Turn weights into quotas. Raises ConfigError when a stream would be read more than `max_epochs` times.
+
+    sizes: stream -> number of blocks, sequences of the longest length.
+    """
+    order = DataOrder(seed=seed, sizes=dict(sizes), phases=tuple(_with_quotas(phase, sizes) for phase in phases))
     if max_epochs is not None:
-        epochs = epochs_read([phase.quotas for phase in planned], sizes)
         # Quotas are whole numbers: a stream of a few sequences may land one sequence above its share.
-        over = {name: e for name, e in epochs.items() if e * sizes[name] > max_epochs * sizes[name] + len(planned)}
+        epochs = order.epochs()
+        over = {n: e for n, e in epochs.items() if e * sizes[n] > max_epochs * sizes[n] + len(order.phases)}
         if over:
             worst = max(over, key=lambda name: over[name])
             raise ConfigError(
                 f"the mixture reads '{worst}' {over[worst]:.2f} times, more than max_epochs = {max_epochs:g}. "
                 "Lower its weight, train on fewer tokens, or raise max_epochs."
             )
-    return DataOrder(seed=seed, sizes=dict(sizes), phases=planned)
+    return order
+
+
+def _with_quotas(phase: PhaseMix, sizes: Mapping[str, int]) -> OrderPhase:
+    empty = OrderPhase(
+        name=phase.name,
+        num_train_steps=phase.num_train_steps,
+        sequences_per_train_step=phase.sequences_per_train_step,
+        quotas={},
+        ramp=phase.ramp,
+        pieces_per_block=phase.pieces_per_block,
+        short=phase.short,
+    )
+    found = quotas(
+        phase.mixture,
+        {name: size * empty.pieces(name) for name, size in sizes.items()},
+        empty.num_sequences,
+        counts=phase.counts,
+        sequence_length=phase.sequence_length,
+        slack=phase.sequences_per_train_step,
+    )
+    return replace(empty, quotas=found)
