@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,13 +19,16 @@ from diglot.corpus.pack import PackedTokens
 from diglot.ledger.artifact import Artifact
 from diglot.model.files import load_model
 from diglot.model.sizes import ModelConfig
+from diglot.recipe.schema import load_recipe
 from diglot.steps.context import Planned
 from diglot.steps.pretrain import STEP, PhaseConfig, PretrainConfig, describe, plan
 from diglot.tokenizer.tokenizer import Tokenizer
+from diglot.trace.attribution import Reads
 from diglot.train.loader import batches_of
 from diglot.train.log import read_lines
 from diglot.train.mixture import Budget
 from diglot.train.order import DataOrder
+from diglot.train.phases import BatchStretch, map_neo_phases
 from diglot.train.schedules import ScheduleConfig
 from handmade_corpus import run_step
 from small_store import packed
@@ -119,9 +125,134 @@ def test_the_same_step_gives_the_same_model_bytes(pretrained: Artifact, inputs: 
     assert files[0] == files[1]
 
 
+GROWING = (
+    PhaseConfig(
+        name="short",
+        epochs=0.5,
+        sequence_length=32,
+        batch_tokens=(BatchStretch(tokens=128, until_share=0.25), BatchStretch(tokens=512)),
+        learning_rate=5e-3,
+    ),
+    PhaseConfig(name="long", epochs=0.5, sequence_length=128, batch_tokens=512, learning_rate=2e-3),
+)
+
+
+@pytest.fixture(scope="module")
+def grown(inputs: dict[str, Artifact]) -> Artifact:
+    settings = {**SETTINGS, "phases": GROWING, "attention": "document", "mask_after_eos": True}
+    return run_step(STEP, inputs["from"].store / "pretrain" / "grown", inputs=inputs, **settings)
+
+
+def test_sequences_and_batches_grow_from_phase_to_phase(grown: Artifact, inputs: dict[str, Artifact]) -> None:
+    record = read_json(grown.path / "plan.json")
+    order = DataOrder.from_plan(record)
+    assert [phase["sequence_length"] for phase in record["phases"]] == [32, 128]
+    assert order.phases[0].ramp[0][1] * 32 == 128
+    tokens = [len(order.sequences(n)) * (32 if order.phase_index(n) == 0 else 128) for n in (0, 20, 60)]
+    lines = read_lines(grown.path / "train.jsonl")
+    read = {line["train_step"]: line["num_tokens"] for line in lines}
+    assert read[lines[-1]["train_step"]] == sum(phase["num_tokens"] for phase in record["phases"])
+    assert read[0] == tokens[0] == 128
+    assert (read[60] - read[50]) / 10 == tokens[2] == 512
+    assert lines[-1]["loss"] < 0.9 * lines[0]["loss"]
+    assert grown.counts["num_tokens"] == lines[-1]["num_tokens"]
+    assert 0 <= grown.counts["loader_wait_share"] < 1
+    for stream in record["streams"]:  # one epoch, but for the rest of a block and a batch
+        assert stream["epochs"] == pytest.approx(1.0, abs=0.02)
+
+
+def test_a_phase_of_shorter_sequences_is_traced_by_tokens(grown: Artifact, inputs: dict[str, Artifact]) -> None:
+    record = read_json(grown.path / "plan.json")
+    order = DataOrder.from_plan(record)
+    reads = Reads(order, record["sequence_length"])
+    for train_step in (1, 30, order.num_train_steps - 1):
+        length = record["phases"][order.phase_index(train_step)]["sequence_length"]
+        for stream, index in order.sequences(train_step):
+            assert train_step in reads.train_steps(stream, index * length + 1, index * length + 2)
+    elsewhere = [n for n in range(order.num_train_steps) if n not in reads.train_steps("guide-zh.zh-Hans", 5, 6)]
+    for train_step in elsewhere:
+        length = record["phases"][order.phase_index(train_step)]["sequence_length"]
+        assert ("guide-zh.zh-Hans", 5 // length) not in order.sequences(train_step)
+
+
+def test_recomputing_activations_gives_the_same_model_bytes_for_less_memory(
+    pretrained: Artifact, inputs: dict[str, Artifact]
+) -> None:
+    settings = {**SETTINGS, "recompute_every": 1}
+    again = run_step(STEP, inputs["from"].store / "pretrain" / "recomputed", inputs=inputs, **settings)
+    files = [(artifact.path / "model" / "model.safetensors").read_bytes() for artifact in (pretrained, again)]
+    assert files[0] == files[1]
+    lines = [
+        describe(Planned(config=PretrainConfig(from_="f", tokenizer="t", **one), inputs=inputs, seed=0), None)[1]
+        for one in (SETTINGS, settings)
+    ]
+    bytes_kept = [float(re.search(r"activations of 1,024 tokens ([\d.]+)", line)[1]) for line in lines]  # type: ignore[index]
+    assert bytes_kept[1] < 0.8 * bytes_kept[0]
+
+
+def test_packed_tokens_that_changed_since_their_manifest_are_refused(
+    inputs: dict[str, Artifact], tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(inputs["from"].store, store)
+    copied = {slot: Artifact(store / one.kind / one.fingerprint) for slot, one in inputs.items()}
+    [stream, *_] = PackedTokens.open(copied["from"].path).streams("train")
+    content = bytearray(stream.token_file.read_bytes())
+    content[7] ^= 1
+    stream.token_file.write_bytes(content)
+    with pytest.raises(InputError, match=r"\.bin changed since its manifest was written"):
+        run_step(STEP, store / "pretrain" / "changed", inputs=copied, **SETTINGS)
+    stream.token_file.write_bytes(content[:-2])
+    with pytest.raises(InputError, match=r"\.bin has [\d,]+ bytes, its manifest says"):
+        run_step(STEP, store / "pretrain" / "changed", inputs=copied, **SETTINGS)
+    assert not (store / "pretrain" / "changed" / "train.jsonl").exists()
+
+
+RECIPE = """
+recipe: one
+steps:
+  pages: {kind: ingest, source: pages/}
+  signals: {kind: annotate, from: pages}
+  kept: {kind: select, from: signals, languages: [en], policies: {en: matrix-en}}
+  corpus: {kind: split, from: kept}
+  tokenizer: {kind: train_tokenizer, from: corpus}
+  tokens: {kind: pack, from: corpus, tokenizer: tokenizer}
+  base: {kind: pretrain, from: tokens, tokenizer: tokenizer, phases: PHASES}
+"""
+
+
+def phases_of(written: str, folder: Path) -> tuple[PhaseConfig, ...]:
+    (folder / "one.yaml").write_text(RECIPE.replace("PHASES", written))
+    phases: tuple[PhaseConfig, ...] = load_recipe(folder / "one.yaml").step("base").config.phases
+    return phases
+
+
+def test_a_recipe_names_map_neos_phases_or_writes_them_out(tmp_path: Path) -> None:
+    assert phases_of("map-neo", tmp_path) == map_neo_phases()
+    written = "{preset: map-neo, epochs: 2, batch_tokens: 4096, decay_mixture: {'*.en': {share: 0.5}, '*': 1}}"
+    found = phases_of(written, tmp_path)
+    assert found == map_neo_phases(epochs=2, batch_tokens=4096, decay_mixture={"*.en": Budget(share=0.5), "*": 1.0})
+    ramp = "[{name: one, epochs: 1, batch_tokens: [{until_share: 0.1, tokens: 2048}, {tokens: 8192}]}]"
+    [phase] = phases_of(ramp, tmp_path)
+    assert phase.batch_tokens == (BatchStretch(tokens=2048, until_share=0.1), BatchStretch(tokens=8192))
+    for wrong, message in [
+        ("map-neu", "unknown preset 'map-neu' in phases; did you mean 'map-neo'"),
+        ("{preset: map-neo, epoch: 2}", "unknown setting 'epoch' in phases of preset map-neo; did you mean 'epochs'"),
+        ("{preset: map-neo, mixture: {'*': {shares: 1}}}", "shares"),
+        ("{epochs: 2}", "unknown preset 'None'"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            phases_of(wrong, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (
+            {"phases": (replace(PHASES[0], sequence_length=48), PHASES[1])},
+            "batch_tokens|does not divide the longest, 64",
+        ),
+        ({"recompute_every": -1}, "counts layers"),
         ({"phases": ()}, "at least one"),
         ({"phases": (PHASES[0], PHASES[0])}, "names of their own"),
         ({"sequence_length": 65}, "Set 975"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -200,14 +201,21 @@ def test_spans_of_any_text_are_real_and_apart(text: str, tokenizer: Tokenizer, i
 
 
 class EverySequenceOnce:
-    """Reads sequence k of each stream at training step 10 * k and again at 1000 + k."""
+    """Reads sequence k of each stream at training step 10 * k in one phase and at 1000 + k in the next.
 
-    def __init__(self) -> None:
+    parts: how many sequences of each phase make one of the longest.
+    """
+
+    def __init__(self, *parts: int) -> None:
+        self.phases = [SimpleNamespace(pieces_per_block=part) for part in parts or (1, 1)]
         self.sizes = {"guide.en": 4, "handbook.zh-Hans": 100}
 
-    def train_steps(self, stream: str, sequence_index: int) -> Sequence[int]:
-        assert 0 <= sequence_index < self.sizes[stream]
-        return [10 * sequence_index, 1000 + sequence_index]
+    def num_sequences(self, stream: str, phase: int) -> int:
+        return self.sizes.get(stream, 0) * int(self.phases[phase].pieces_per_block)
+
+    def train_steps(self, stream: str, sequence_index: int, phase: int) -> Sequence[int]:
+        assert 0 <= sequence_index < self.num_sequences(stream, phase)
+        return [(10 * sequence_index, 1000 + sequence_index)[phase]]
 
 
 def test_training_steps_are_those_of_the_sequences_that_hold_the_span(
@@ -237,6 +245,12 @@ def test_tokens_that_no_sequence_reads_have_no_training_steps() -> None:
         1001,
         1002,
     )  # the last target of one, the first input of the next
+
+
+def test_a_phase_of_shorter_sequences_is_asked_for_its_own() -> None:
+    reads = Reads(EverySequenceOnce(1, 2), sequence_length=8)
+    assert reads.train_steps("guide.en", 9, 10) == (10, 1002)  # inside sequence 1 of eight, and 2 of four
+    assert reads.train_steps("guide.en", 12, 13) == (10, 1002, 1003)
 
 
 def test_without_a_run_training_steps_are_unknown(tokenizer: Tokenizer, index: TrainingIndex) -> None:

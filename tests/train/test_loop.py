@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from diglot.core.progress import Progress
 from diglot.core.storage import read_json
 from diglot.model.decoder import Decoder
 from diglot.train import backend as backend_module
+from diglot.train import loop as loop_module
 from diglot.train.backend import choose_backend
 from diglot.train.checkpoints import checkpoint_name, checkpoints
 from diglot.train.log import read_lines
@@ -102,9 +104,70 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_the_weights_change(tmp_p
 
     settings = tiny_run.settings()
     run: dict[str, Any] = {"out": tmp_path, "seed": 0, "settings": settings, "progress": Progress(quiet=True)}
-    with pytest.raises(DiglotError, match="training step 0 of phase 'fundamental' has loss inf"):
-        train(model, phases=tiny_run.phases(), objective=broken, **run)
+    first, second = tiny_run.phases()
+    phases = [replace(first, reads=lambda n: f"guide.en, sequence {n}"), second]
+    message = (
+        r"training step 0 of phase 'fundamental' has loss inf.*it was 0\.01.*\(microbatch 0, 1 of 0\.\.1\): "
+        r"guide\.en, sequence 0\. Last checkpoint: none"
+    )
+    with pytest.raises(DiglotError, match=message):
+        train(model, phases=phases, objective=broken, **run)
     assert all(torch.equal(p, weights[name]) for name, p in model.named_parameters())
+
+
+def test_a_spike_leaves_weights_and_optimizer_alone_and_is_written_down(tmp_path: Path) -> None:
+    spiky: dict[str, Any] = {"objective": tiny_run.spiky_objective, "run_phases": tiny_run.spiky_phases()}
+    report = tiny_run.run(tmp_path / "guarded", **spiky, spike_guard=tiny_run.GUARD, log_every=100)
+    lines = {line["train_step"]: line for line in read_lines(tmp_path / "guarded" / "train.jsonl")}
+    assert [n for n, line in lines.items() if line.get("skipped")] == [5, 6, 13]  # written though log_every is 100
+    assert lines[5]["why"].startswith(f"grad_norm {lines[5]['grad_norm']:.4g} is above 10 x ")
+    assert report.num_skipped == 3
+    assert report.final_loss < 10 < lines[13]["loss"]
+    states = [c.tensors() for c in checkpoints(tmp_path / "guarded" / "checkpoints")]
+    after_4, after_6 = states[1], states[2]  # of the steps 4 and 5, the latter was skipped
+    name = "optimizer.adamw.embed.weight.num_updates"
+    assert (after_4[name], after_6[name]) == (4, 5)
+    assert states[3][name] == 6  # step 6 was skipped, step 7 was not
+    unguarded = tiny_run.run(tmp_path / "unguarded", **spiky)
+    assert unguarded.num_skipped == 0
+    assert not any("skipped" in line for line in read_lines(tmp_path / "unguarded" / "train.jsonl"))
+
+
+def test_a_guard_that_meets_no_spike_changes_nothing(tmp_path: Path) -> None:
+    tiny_run.run(tmp_path / "without")
+    tiny_run.run(tmp_path / "with", spike_guard=replace(tiny_run.GUARD, factor=1000.0))
+    files = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("without", "with")]
+    assert files[0] == files[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"input_ids": torch.full((1, 4), 50)}, r"training step 3 holds token ids 50 to 50.*ids 0\.\.49"),
+        ({"input_ids": torch.full((1, 4), -1)}, "training step 3 holds token ids -1"),
+        ({"weights": torch.tensor([1.0, float("nan")])}, "'weights' of microbatch 0 of training step 3"),
+    ],
+)
+def test_a_batch_that_no_model_can_read_is_refused_with_its_training_step(
+    change: dict[str, torch.Tensor], message: str, tmp_path: Path
+) -> None:
+    first, second = tiny_run.phases()
+
+    def batch_at(n: int) -> list[Batch]:
+        return [{**batch, **(change if n == 3 else {})} for batch in first.batch_at(n)]
+
+    with pytest.raises(InputError, match=message):
+        tiny_run.run(tmp_path, run_phases=[replace(first, batch_at=batch_at), second])
+    assert len(read_lines(tmp_path / "train.jsonl")) == 3  # those before it were trained on
+
+
+def test_waiting_for_batches_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop_module, "SECONDS_BETWEEN_TIMINGS", 0.0)
+    slow = tiny_run.run(tmp_path / "slow", pause=0.2)
+    assert slow.loader_wait_share > 0.5
+    lines = read_lines(tmp_path / "slow" / "timing.jsonl")
+    assert lines[-1]["loader_wait_share"] == pytest.approx(slow.loader_wait_share, abs=0.05)
+    assert tiny_run.run(tmp_path / "fast").loader_wait_share < 0.2
 
 
 def test_a_training_step_without_a_single_target_is_refused(tmp_path: Path) -> None:

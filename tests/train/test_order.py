@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -155,7 +156,7 @@ def test_phases_of_several_lengths_and_growing_batches_fill_their_steps_and_inve
                 for (phase, name, index), steps in found.items()
                 if name == stream and index // order.phases[phase].pieces(stream) == block
             ]
-            assert order.train_steps(stream, block) == sorted(sum(pieces, []))
+            assert order.train_steps(stream, block) == sorted(itertools.chain(*pieces))
     assert DataOrder.from_plan(json.loads(json.dumps(order.to_plan()))) == order
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny_run
@@ -18,7 +21,7 @@ from diglot.core.errors import ConfigError, DiglotError
 from diglot.core.progress import Progress
 from diglot.train.checkpoints import checkpoints
 from diglot.train.objectives.next_token import next_token
-from diglot.train.types import ItemLosses
+from diglot.train.types import ItemLosses, Objective
 
 PROGRAM = Path(tiny_run.__file__)
 
@@ -35,7 +38,7 @@ def same_result(one: Path, two: Path) -> None:
         assert (one / name).read_bytes() == (two / name).read_bytes(), name
 
 
-def stop_after(out: Path, train_steps: int) -> None:
+def stop_after(out: Path, train_steps: int, inner: Objective | None = None, **settings: Any) -> None:
     """Run and break off without a word after so many training steps, as a power cut would."""
 
     class PowerCut(BaseException):
@@ -46,10 +49,10 @@ def stop_after(out: Path, train_steps: int) -> None:
     def objective(model: tiny_run.Decoder, batch: tiny_run.Batch) -> ItemLosses:
         if next(microbatches, None) is None:
             raise PowerCut
-        return next_token()(model, batch)
+        return (inner or next_token())(model, batch)
 
     with pytest.raises(PowerCut):
-        tiny_run.run(out, objective=objective)
+        tiny_run.run(out, objective=objective, **settings)
 
 
 @pytest.mark.parametrize("train_steps", [1, 5, 8, 9, 10, 14])
@@ -70,6 +73,48 @@ def test_a_run_whose_optimizer_goes_on_through_phases_resumes_at_the_border_too(
             shutil.rmtree(checkpoint.path)
     tiny_run.run(broken, run_phases=tiny_run.phases(reset=False))
     same_result(whole, broken)
+
+
+@pytest.mark.parametrize("train_steps", [3, 6, 7, 9, 13, 14])
+def test_a_run_that_skips_spikes_skips_the_same_ones_when_it_is_resumed(train_steps: int, tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    spiky: dict[str, Any] = {"run_phases": tiny_run.spiky_phases(), "spike_guard": tiny_run.GUARD}
+    report = tiny_run.run(whole, objective=tiny_run.spiky_objective, **spiky)
+    assert report.num_skipped == len(tiny_run.SPIKES)
+    stop_after(broken, train_steps, tiny_run.spiky_objective, **spiky)
+    again = tiny_run.run(broken, objective=tiny_run.spiky_objective, **spiky)
+    assert again.resumed_from is not None
+    assert again.num_skipped == len(tiny_run.SPIKES)
+    same_result(whole, broken)
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_random_moments_change_not_a_byte(tmp_path: Path) -> None:
+    def command(out: Path, pause: str) -> list[str]:
+        return [sys.executable, str(PROGRAM), str(out), "never", pause, "spiky"]
+
+    whole = tmp_path / "whole"
+    subprocess.run(command(whole, "0"), check=True)
+    chance, kills, runs = random.Random(0), 0, 0
+    while kills < 20:
+        out = tmp_path / f"run-{runs}"
+        process = subprocess.Popen(command(out, "0.3"))
+        if chance.random() < 0.75:  # else in the middle of starting
+            log, before = out / "train.jsonl", time.time()
+            while process.poll() is None and not (log.exists() and log.stat().st_mtime > before):
+                time.sleep(0.01)
+        try:
+            process.wait(timeout=chance.uniform(0, 1.5))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            kills += 1
+            continue
+        assert process.returncode == 0
+        same_result(whole, out)
+        runs += 1
+    subprocess.run(command(tmp_path / f"run-{runs}", "0"), check=True)
+    same_result(whole, tmp_path / f"run-{runs}")
 
 
 def kill_and_run_again(out: Path, compile: str, pause: float, kills: int) -> None:
@@ -104,18 +149,16 @@ def test_kill_nine_and_the_same_command_again_compiled(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_says_how_to_go_on(which: signal.Signals, undisturbed: Path, tmp_path: Path) -> None:
-    phases = tiny_run.phases()
-    inner = phases[0].batch_at
+    microbatches = itertools.count()  # two make a training step
 
-    def batch_at(n: int) -> list[tiny_run.Batch]:
-        if n == 5:
+    def objective(model: tiny_run.Decoder, batch: tiny_run.Batch) -> ItemLosses:
+        if next(microbatches) == 2 * 5:
             os.kill(os.getpid(), which)
-        return inner(n)
+        return next_token()(model, batch)
 
-    stopping = [tiny_run.Phase(**{**vars(phases[0]), "batch_at": batch_at}), phases[1]]
     before = signal.getsignal(which)
     with pytest.raises(DiglotError, match=rf"{which.name} after training step 6 of 15.*same command"):
-        tiny_run.run(tmp_path, run_phases=stopping)
+        tiny_run.run(tmp_path, objective=objective)
     assert signal.getsignal(which) is before
     newest = checkpoints(tmp_path / "checkpoints")[-1]
     assert newest.counters.train_steps_done == 6

@@ -52,6 +52,42 @@ def test_wsd_holds_the_peak_and_goes_straight_down() -> None:
     assert at(100) == pytest.approx(0.0, abs=1e-18)
 
 
+def test_cosine_may_reach_the_floor_before_the_phase_ends() -> None:
+    at = schedule(ScheduleConfig(shape="cosine", warmup_share=0.1, end_share=0.6), PEAK, 100)
+    for t in range(10, 61):
+        expected = 2e-5 + 0.5 * (PEAK - 2e-5) * (1 + math.cos(math.pi * (t - 10) / 50))
+        assert at(t) == pytest.approx(expected, rel=1e-12)
+    assert [at(t) for t in (60, 61, 99)] == pytest.approx([2e-5] * 3, rel=1e-12)
+
+
+def test_wsd_exponential_is_the_form_of_map_neos_code() -> None:
+    # In samples: stable S, end D, ratio 0.1, S = D / (1 + ratio), half-life H = 0.5 (D - S) + 1.
+    steps, batch, low = 1100, 640, 2e-5
+    end, ratio = steps * batch, 0.1
+    stable = end / (1 + ratio)
+    half_life = 0.5 * (end - stable) + 1
+    config = ScheduleConfig(
+        shape="wsd_exponential", warmup_share=0.0, decay_share=ratio / (1 + ratio), half_life_share=0.5, floor_share=0.1
+    )
+    at = schedule(config, PEAK, steps)
+    for t in range(steps + 1):
+        s = t * batch
+        expected = PEAK if s <= stable else max(low, PEAK * 0.5 ** ((s - stable) / half_life))
+        assert at(t) == pytest.approx(expected, rel=1e-4)  # the one sample in the half-life is left out
+    assert at(1000) == PEAK > at(1001)
+    assert at(steps) == pytest.approx(PEAK / 4, rel=1e-12)
+    assert at(steps + 1) == low  # min after D
+
+
+def test_inverse_square_root_continues_the_warm_up() -> None:
+    at = schedule(ScheduleConfig(shape="inverse_sqrt", warmup_share=0.1, start_share=0.0, floor_share=0.0), PEAK, 1000)
+    for t in range(1000):
+        expected = PEAK * t / 100 if t < 100 else PEAK * math.sqrt(100 / t)
+        assert at(t) == pytest.approx(expected, rel=1e-12)
+    floored = schedule(ScheduleConfig(shape="inverse_sqrt", warmup_share=0.001, floor_share=0.1), PEAK, 1000)
+    assert floored(999) == pytest.approx(PEAK / 10, rel=1e-12)
+
+
 def test_linear_and_constant() -> None:
     linear = schedule(ScheduleConfig(shape="linear", warmup_share=0.0, floor_share=0.5), PEAK, 10)
     assert [linear(t) for t in (0, 4, 10)] == pytest.approx([PEAK, 0.8 * PEAK, 0.5 * PEAK], rel=1e-12)
@@ -72,5 +108,7 @@ def test_impossible_settings_are_refused() -> None:
         ScheduleConfig(shape="cosinus")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="no share"):
         ScheduleConfig(floor_share=1.5)
+    with pytest.raises(ConfigError, match="before the end of the warm-up"):
+        ScheduleConfig(warmup_share=0.5, end_share=0.4)
     with pytest.raises(ConfigError, match="half-life"):
         ScheduleConfig(half_life_share=0.0)

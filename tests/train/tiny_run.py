@@ -1,12 +1,13 @@
 """A training run small enough for a test, as a function and as a program that can be killed.
 
-python tiny_run.py OUT [compile always/never] [pause in seconds before each training step]
+python tiny_run.py OUT [compile always/never] [pause in seconds before each training step] [spiky]
 """
 
 from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,14 @@ from diglot.train.loop import LoopSettings, Objective, Phase, TrainReport, train
 from diglot.train.objectives.next_token import next_token
 from diglot.train.optimizer_config import OptimizerConfig
 from diglot.train.schedules import ScheduleConfig, schedule
-from diglot.train.types import Batch
+from diglot.train.spike_guard import SpikeGuardConfig
+from diglot.train.types import Batch, ItemLosses
 
 CONFIG = DecoderConfig(vocab_size=50, d_model=32, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8, ffn_dim=48)
 STEPS = (9, 6)
 TOKENS_PER_STEP = 4 * 16
+SPIKES = (5, 6, 13)
+GUARD = SpikeGuardConfig(window=3, factor=10.0, max_in_a_row=2)
 
 
 def batch_at(train_step: int, split: tuple[int, ...] = (2, 2), seed: int = 0) -> list[Batch]:
@@ -52,6 +56,24 @@ def phases(pause: float = 0.0, reset: bool = True, **optimizer: Any) -> list[Pha
         )
         for i in range(2)
     ]
+
+
+def spiky_phases(pause: float = 0.0) -> list[Phase]:
+    """The same phases with a hundredfold loss at the training steps SPIKES; for `spiky_objective`."""
+
+    def spiky(phase: Phase, first: int) -> Phase:
+        def batch_at(n: int) -> list[Batch]:
+            scale = torch.tensor(100.0 if first + n in SPIKES else 1.0)
+            return [{**batch, "scale": scale} for batch in phase.batch_at(n)]
+
+        return replace(phase, batch_at=batch_at)
+
+    return [spiky(phase, (0, STEPS[0])[i]) for i, phase in enumerate(phases(pause))]
+
+
+def spiky_objective(model: Decoder, batch: Batch) -> ItemLosses:
+    losses = next_token()(model, batch)
+    return losses._replace(total=losses.total * batch["scale"])
 
 
 def settings(**changes: Any) -> LoopSettings:
@@ -84,4 +106,8 @@ def run(
 
 
 if __name__ == "__main__":
-    run(Path(sys.argv[1]), compile=sys.argv[2], pause=float(sys.argv[3]))
+    run_settings: dict[str, Any] = {"compile": sys.argv[2], "pause": float(sys.argv[3])}
+    if sys.argv[4:] == ["spiky"]:
+        run_settings |= {"run_phases": spiky_phases(run_settings["pause"]), "objective": spiky_objective}
+        run_settings |= {"spike_guard": GUARD}
+    run(Path(sys.argv[1]), **run_settings)

@@ -184,7 +184,13 @@ def size_lines(config: DecoderConfig, sequence_length: int, *, knows_vocabulary:
 
 
 def memory_line(
-    config: DecoderConfig, microbatch_tokens: int, sequence_length: int, *, muon: bool = False, bf16: bool = False
+    config: DecoderConfig,
+    microbatch_tokens: int,
+    sequence_length: int,
+    *,
+    muon: bool = False,
+    bf16: bool = False,
+    recompute_every: int = 0,
 ) -> str:
     """What `diglot plan` says of one rank's memory."""
     memory = train_memory(
@@ -192,6 +198,7 @@ def memory_line(
         microbatch_tokens=microbatch_tokens,
         sequence_length=sequence_length,
         bf16=bf16,
+        recompute_every=recompute_every,
         optimizer_bytes=FP32_BYTES if muon else 2 * FP32_BYTES,
     )
     return (

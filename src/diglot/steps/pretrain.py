@@ -6,9 +6,12 @@ and plan.json, from which `diglot batch` and `diglot seen` work out the order of
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BeforeValidator
 
 from diglot.core.errors import ConfigError, InputError
 from diglot.core.storage import read_json, write_json
@@ -17,12 +20,13 @@ from diglot.model.config import DecoderConfig, InitConfig
 from diglot.model.huggingface.config import decoder_config
 from diglot.model.sizes import ModelConfig
 from diglot.steps.context import Planned, StepContext, StepKind, input_step, runtime
-from diglot.train.mixture import Budget, Counts, epochs_read
 from diglot.train.mixture_table import MixtureRow, mixture_lines, mixture_rows
 from diglot.train.optimizer_config import OptimizerConfig
 from diglot.train.order import DataOrder, PhaseMix, plan_order
+from diglot.train.phases import PhaseConfig, expand_phases
 from diglot.train.schedules import ScheduleConfig, schedule
 from diglot.train.sequences import num_sequences, num_unused_tokens
+from diglot.train.spike_guard import SpikeGuardConfig
 
 if TYPE_CHECKING:
     from diglot.corpus.pack import Stream
@@ -30,55 +34,7 @@ if TYPE_CHECKING:
     from diglot.model.decoder import Decoder
     from diglot.tokenizer.tokenizer import Tokenizer
 
-
-@dataclass(frozen=True, kw_only=True)
-class PhaseConfig:
-    """One phase. Its length is `tokens`, or `epochs` of all training tokens, or what the budgets of its mixture sum to.
-
-    mixture: pattern of stream names -> weight or budget (`train/mixture.py`); empty reads every stream by its tokens.
-    weights_count: what a weight counts: a share of the phase's `tokens`, or `epochs` relative to the other streams.
-    batch_tokens: tokens of one training step.
-    optimizer: None takes the step's.
-    """
-
-    name: str
-    tokens: int | None = None
-    epochs: float | None = None
-    mixture: Mapping[str, float | Budget] = field(default_factory=dict)
-    weights_count: Counts = "tokens"
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    learning_rate: float = 2e-4
-    batch_tokens: int = 8192
-    optimizer: OptimizerConfig | None = None
-    reset_optimizer: bool = True
-
-    def __post_init__(self) -> None:
-        if self.budgeted_tokens is not None:
-            return self._check_rates()
-        if (self.tokens is None) == (self.epochs is None):
-            raise ConfigError(f"phase '{self.name}' needs either tokens or epochs, and not both.")
-        if (self.tokens or 0) < 0 or (self.epochs or 0) < 0 or not (self.tokens or self.epochs):
-            raise ConfigError(
-                f"phase '{self.name}' has no length. Set tokens or epochs above 0, or leave the phase out."
-            )
-        self._check_rates()
-
-    @property
-    def budgeted_tokens(self) -> int | None:
-        """The phase's length where neither tokens nor epochs say it: every pattern has a budget in tokens."""
-        budgets = [entry for entry in self.mixture.values() if isinstance(entry, Budget) and entry.tokens is not None]
-        if self.tokens is not None or self.epochs is not None or not budgets or len(budgets) < len(self.mixture):
-            return None
-        return sum(budget.num_tokens for budget in budgets) or None
-
-    def num_tokens(self, available: int) -> float:
-        """The phase's length, before it is rounded to whole training steps. available: all training tokens."""
-        return self.tokens or self.budgeted_tokens or (self.epochs or 0) * available
-
-    def _check_rates(self) -> None:
-        if self.batch_tokens < 1 or self.learning_rate <= 0:
-            raise ConfigError(f"phase '{self.name}': batch_tokens is at least 1 and learning_rate above 0.")
-
+__all__ = ["DEFAULT_PHASES", "STEP", "PhaseConfig", "PretrainConfig", "plan", "pretrain", "with_found_mixture"]
 
 DEFAULT_PHASES = (
     PhaseConfig(name="fundamental", epochs=0.8, schedule=ScheduleConfig(shape="cosine")),
@@ -90,16 +46,24 @@ DEFAULT_PHASES = (
 )
 
 
+PhasesInput = tuple[PhaseConfig, ...] | str | dict[str, Any]
+
+
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig:
     """Pre-training after MAP-Neo: a fundamental phase on a cosine, then a decay phase on an exponential.
 
     init_from: start from the weights of this step; the shape is theirs, so `model` and `init` are left out.
     mixture_from: a mixture_search step; its mixture is that of every phase that names none.
+    phases: a list, or `map-neo` or `{preset: map-neo, epochs: 2, batch_tokens: 16384}` for MAP-Neo's two.
     max_epochs: stop before training when the mixture reads a stream more often than this; None allows any number.
     microbatch_tokens: tokens of one forward pass; None takes a whole training step at once.
-    mask_after_eos: do not learn the first token of a document from the one before it.
+    attention: `document` keeps every token from seeing other documents of its sequence; `all` lets it, as MAP-Neo
+        does. Positions count through the sequence either way.
+    mask_after_eos: do not learn the first token of a document from the one before it; MAP-Neo does not.
     z_loss: weight of log(sum exp logits)^2 in the loss; 0 leaves it out.
+    spike_guard: skip updates whose gradient norm (or loss) stands far above those before; None takes every one.
+    recompute_every: compute every n-th layer again in the backward pass instead of keeping its activations; 0 for none.
     """
 
     from_: str = input_step("pack")
@@ -109,15 +73,20 @@ class PretrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     init: InitConfig = field(default_factory=InitConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    phases: tuple[PhaseConfig, ...] = DEFAULT_PHASES
+    phases: Annotated[tuple[PhaseConfig, ...], BeforeValidator(expand_phases, json_schema_input_type=PhasesInput)] = (
+        DEFAULT_PHASES
+    )
     sequence_length: int = 256
     microbatch_tokens: int | None = None
     max_epochs: float | None = 16.0
+    attention: Literal["all", "document"] = "all"
     mask_after_eos: bool = False
     z_loss: float = 0.0
+    spike_guard: SpikeGuardConfig | None = None
     clip_norm: float | None = 1.0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: Literal["auto", "always", "never"] = runtime("auto")
+    recompute_every: int = runtime(0)
     num_threads: int | None = runtime(None)
     checkpoint_every_tokens: int | None = runtime(500_000)
     keep_rolling: int | None = runtime(2)
@@ -134,17 +103,27 @@ class PretrainConfig:
         if len(set(names)) < len(names):
             raise ConfigError(f"phases {names} do not have names of their own. Rename one.")
         self._check_start()
-        if not 1 <= self.sequence_length <= self.model.context and not self.init_from:
-            raise ConfigError(
-                f"sequence_length = {self.sequence_length} lies outside 1 .. max_seq_len = {self.model.context}."
-            )
+        if self.recompute_every < 0:
+            raise ConfigError(f"recompute_every = {self.recompute_every} counts layers. Set 1 for all, 0 for none.")
         for phase in self.phases:
-            if phase.batch_tokens % self.sequence_length:
-                nearest = max(1, phase.batch_tokens // self.sequence_length) * self.sequence_length
+            length = self.length_of(phase)
+            if not 1 <= length <= self.model.context and not self.init_from:
+                raise ConfigError(f"sequence_length = {length} lies outside 1 .. max_seq_len = {self.model.context}.")
+            if self.longest % length:
                 raise ConfigError(
-                    f"phase '{phase.name}': batch_tokens = {phase.batch_tokens} is no multiple of sequence_length = "
-                    f"{self.sequence_length}. Set {nearest}."
+                    f"phase '{phase.name}': sequence_length = {length} does not divide the longest, {self.longest}. "
+                    "Phases of several lengths need multiples, e.g. 1024 and 4096."
                 )
+            phase.check_lengths(length)
+
+    def length_of(self, phase: PhaseConfig) -> int:
+        """Inputs in one sequence of a phase."""
+        return phase.sequence_length or self.sequence_length
+
+    @property
+    def longest(self) -> int:
+        """Inputs in one of the longest sequences: the data order's block."""
+        return max(map(self.length_of, self.phases))
 
     def _check_start(self) -> None:
         if self.init_from and (self.model != ModelConfig() or self.init != InitConfig()):
@@ -156,21 +135,26 @@ class PretrainConfig:
 
 def plan(config: PretrainConfig, streams: Mapping[str, int], seed: int) -> DataOrder:
     """The data order of a run over streams of so many tokens."""
-    sizes = {name: num_sequences(tokens, config.sequence_length) for name, tokens in streams.items()}
-    available = sum(sizes.values()) * config.sequence_length
+    sizes = {name: num_sequences(tokens, config.longest) for name, tokens in streams.items()}
+    available = sum(sizes.values()) * config.longest
     if available == 0:
         raise InputError("the pack step holds no training tokens. Look at what select and split left of the corpus.")
-    mixes = [
-        PhaseMix(
-            name=phase.name,
-            num_train_steps=max(1, round(phase.num_tokens(available) / phase.batch_tokens)),
-            sequences_per_train_step=phase.batch_tokens // config.sequence_length,
-            mixture=phase.mixture,
-            counts=phase.weights_count,
-            sequence_length=config.sequence_length,
+    mixes = []
+    for phase in config.phases:
+        length = config.length_of(phase)
+        batches, pieces = phase.batches(phase.num_tokens(available), length), config.longest // length
+        held = {name: num_sequences(tokens, length) for name, tokens in streams.items() if tokens <= config.longest}
+        mixes.append(
+            PhaseMix(
+                name=phase.name,
+                **batches._asdict(),
+                mixture=phase.mixture,
+                counts=phase.weights_count,
+                sequence_length=length,
+                pieces_per_block=pieces,
+                short={name: count for name, count in held.items() if 0 < count < pieces},
+            )
         )
-        for phase in config.phases
-    ]
     return plan_order(mixes, sizes, seed, config.max_epochs)
 
 
@@ -187,6 +171,7 @@ def with_found_mixture(config: PretrainConfig, inputs: Mapping[str, Artifact]) -
 
 def pretrain(config: PretrainConfig, context: StepContext) -> dict[str, Any]:
     from diglot.corpus.pack import PackedTokens
+    from diglot.ledger.unchanged import check_unchanged
     from diglot.model.decoder import Decoder
     from diglot.model.files import save_model
     from diglot.tokenizer.tokenizer import Tokenizer
@@ -197,6 +182,7 @@ def pretrain(config: PretrainConfig, context: StepContext) -> dict[str, Any]:
     config = with_found_mixture(config, context.inputs)
     packed, tokenizer_folder = context.input("from"), context.input("tokenizer").path
     streams = {stream.stream: stream for stream in PackedTokens.open(packed.path).streams("train")}
+    check_unchanged(packed, [stream.token_file for stream in streams.values()])
     tokenizer = Tokenizer.load(tokenizer_folder)
     order = plan(config, {name: stream.num_tokens for name, stream in streams.items()}, context.seed)
     start = _starting_model(config, context, tokenizer)
@@ -213,10 +199,14 @@ def pretrain(config: PretrainConfig, context: StepContext) -> dict[str, Any]:
                     order,
                     first,
                     {name: stream.tokens for name, stream in streams.items()},
-                    sequence_length=config.sequence_length,
-                    microbatch_sequences=_microbatch_sequences(config),
+                    sequence_length=config.length_of(phase),
+                    microbatch_sequences=_microbatch_sequences(config, phase),
                     mask_after=tokenizer.eos_id if config.mask_after_eos else None,
+                    document_end=tokenizer.eos_id if config.attention == "document" else None,
+                    vocab_size=tokenizer.vocab_size,
                 ),
+                num_tokens=ordered.num_sequences * config.length_of(phase),
+                reads=functools.partial(_reads, order, first),
                 schedule=schedule(phase.schedule, phase.learning_rate, ordered.num_train_steps),
                 optimizer=phase.optimizer or config.optimizer,
                 reset_optimizer=phase.reset_optimizer,
@@ -224,6 +214,7 @@ def pretrain(config: PretrainConfig, context: StepContext) -> dict[str, Any]:
         )
         first += ordered.num_train_steps
     model = start or Decoder(shape, seed=context.seed, init=config.init)
+    model.recompute_every = config.recompute_every
     report = train(
         model,
         phases=phases,
@@ -236,6 +227,7 @@ def pretrain(config: PretrainConfig, context: StepContext) -> dict[str, Any]:
             precision=config.precision,
             compile=config.compile,
             clip_norm=config.clip_norm,
+            spike_guard=config.spike_guard,
             checkpoint_every_tokens=config.checkpoint_every_tokens,
             keep_rolling=config.keep_rolling,
             num_threads=config.num_threads,
@@ -249,7 +241,10 @@ def pretrain(config: PretrainConfig, context: StepContext) -> dict[str, Any]:
     return {
         "parameters": parameters.total,
         "parameters_without_embeddings": parameters.without_embeddings,
-        "flops": report.num_tokens * train_flops_per_token(shape, config.sequence_length),
+        "flops": sum(
+            ordered.num_sequences * config.length_of(phase) * train_flops_per_token(shape, config.length_of(phase))
+            for phase, ordered in zip(config.phases, order.phases, strict=True)
+        ),
         "mixture_fingerprint": order.mixture_fingerprint,
         **{name: value for name, value in asdict(report).items() if name != "resumed_from"},
     }
@@ -277,12 +272,19 @@ def _model_lines(planned: Planned) -> list[str]:
         if not start.is_complete:
             return ["the model is known when the step it starts from is built"]
         shape = decoder_config(read_json(start.path / "model" / "config.json"))
-    lines = size_lines(shape, config.sequence_length, knows_vocabulary=vocab_size is not None)
+    lines = size_lines(shape, config.longest, knows_vocabulary=vocab_size is not None)
     if vocab_size is None:
         return lines
-    tokens = min(config.microbatch_tokens or 2**62, max(phase.batch_tokens for phase in config.phases))
-    muon = config.optimizer.kind == "muon"
-    return [*lines, memory_line(shape, tokens, config.sequence_length, muon=muon, bf16=config.precision == "bf16")]
+    largest = max(stretch.tokens for phase in config.phases for stretch in phase.stretches)
+    memory = memory_line(
+        shape,
+        min(config.microbatch_tokens or 2**62, largest),
+        config.longest,
+        muon=config.optimizer.kind == "muon",
+        bf16=config.precision == "bf16",
+        recompute_every=config.recompute_every,
+    )
+    return [*lines, memory]
 
 
 def _mixture_rows(planned: Planned) -> list[MixtureRow] | None:
@@ -296,7 +298,7 @@ def _mixture_rows(planned: Planned) -> list[MixtureRow] | None:
     streams = PackedTokens.open(planned.inputs["from"].path).streams("train")
     config = with_found_mixture(planned.config, planned.inputs)
     order = plan(config, {stream.stream: stream.num_tokens for stream in streams}, planned.seed)
-    return mixture_rows(order, config.sequence_length)
+    return mixture_rows(order, config.longest)
 
 
 def _starting_model(config: PretrainConfig, context: StepContext, tokenizer: Tokenizer) -> Decoder | None:
@@ -310,29 +312,38 @@ def _starting_model(config: PretrainConfig, context: StepContext, tokenizer: Tok
     model = load_model(folder)
     if note := check_fits(tokenizer, model.config.vocab_size):
         context.progress.say(note)
-    if config.sequence_length > model.config.max_seq_len:
+    if config.longest > model.config.max_seq_len:
         raise ConfigError(
-            f"sequence_length = {config.sequence_length}, but the model of init_from reads {model.config.max_seq_len} "
+            f"sequence_length = {config.longest}, but the model of init_from reads {model.config.max_seq_len} "
             "tokens at most. Set it to that or less."
         )
     return model.train()
 
 
-def _microbatch_sequences(config: PretrainConfig) -> int | None:
+def _reads(order: DataOrder, first_train_step: int, train_step: int) -> str:
+    """What a phase-local training step reads: sequences by stream, as `diglot batch` counts them."""
+    found: dict[str, list[str]] = {}
+    for stream, sequence in order.sequences(first_train_step + train_step):
+        found.setdefault(stream, []).append(str(sequence))
+    return "; ".join(f"{stream}, sequences {', '.join(numbers)}" for stream, numbers in sorted(found.items()))
+
+
+def _microbatch_sequences(config: PretrainConfig, phase: PhaseConfig) -> int | None:
     if config.microbatch_tokens is None:
         return None
-    return max(1, config.microbatch_tokens // config.sequence_length)
+    return max(1, config.microbatch_tokens // config.length_of(phase))
 
 
 def _plan_record(
     config: PretrainConfig, order: DataOrder, streams: Mapping[str, Stream], shape: DecoderConfig
 ) -> dict[str, Any]:
-    """plan.json: `DataOrder.from_plan` reads `order`; the rest is for people and for the report."""
-    epochs = epochs_read([phase.quotas for phase in order.phases], order.sizes)
+    """plan.json: `DataOrder.from_plan` reads `order`; the rest is for people and for the report. Its `sequence_length`
+    is the longest: the order counts blocks of it, and a phase says how many of its sequences make one."""
+    epochs = order.epochs()
     return {
         "order": order.to_plan(),
         "mixture_fingerprint": order.mixture_fingerprint,
-        "sequence_length": config.sequence_length,
+        "sequence_length": config.longest,
         "streams": [
             {
                 "stream": name,
@@ -340,7 +351,7 @@ def _plan_record(
                 "lang": stream.lang,
                 "num_tokens": stream.num_tokens,
                 "num_sequences": order.sizes[name],
-                "tokens_unused": num_unused_tokens(stream.num_tokens, config.sequence_length),
+                "tokens_unused": num_unused_tokens(stream.num_tokens, config.longest),
                 "epochs": epochs.get(name, 0.0),
             }
             for name, stream in sorted(streams.items())
@@ -348,8 +359,9 @@ def _plan_record(
         "phases": [
             {
                 **asdict(phase),
+                "sequence_length": config.length_of(phase),
                 "num_train_steps": ordered.num_train_steps,
-                "num_tokens": ordered.num_sequences * config.sequence_length,
+                "num_tokens": ordered.num_sequences * config.length_of(phase),
             }
             for phase, ordered in zip(config.phases, order.phases, strict=True)
         ],
@@ -359,5 +371,5 @@ def _plan_record(
 
 
 STEP = StepKind(
-    kind="pretrain", version=1, config=PretrainConfig, run=pretrain, draws_random_numbers=True, describe=describe
+    kind="pretrain", version=2, config=PretrainConfig, run=pretrain, draws_random_numbers=True, describe=describe
 )

@@ -13,7 +13,7 @@ exactly these tokens; the same characters under other tokens are not counted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 from typing import Any, Protocol
@@ -28,18 +28,27 @@ from diglot.trace.training_index import TrainingIndex
 WINDOW_CHARS = 32  # twice the longest piece: after so many characters both ways to cut a text have met, or never will
 
 
-class DataOrder(Protocol):
-    """What is asked of `diglot.train.order.DataOrder`. `sizes`: stream -> number of its sequences."""
+class OrderPhase(Protocol):
+    """What is asked of a phase: how many of its sequences make one of the run's longest."""
 
     @property
-    def sizes(self) -> Mapping[str, int]: ...
+    def pieces_per_block(self) -> int: ...
 
-    def train_steps(self, stream: str, sequence_index: int) -> Sequence[int]: ...
+
+class DataOrder(Protocol):
+    """What is asked of `diglot.train.order.DataOrder`, which defines its words."""
+
+    @property
+    def phases(self) -> Sequence[OrderPhase]: ...
+
+    def num_sequences(self, stream: str, phase: int) -> int: ...
+
+    def train_steps(self, stream: str, sequence_index: int, phase: int) -> Sequence[int]: ...
 
 
 @dataclass(frozen=True)
 class Reads:
-    """Which training steps of a run read a token: its order, and the number of inputs in one of its sequences."""
+    """Which training steps of a run read a token: its order, and the number of inputs in its longest sequences."""
 
     order: DataOrder
     sequence_length: int
@@ -47,11 +56,15 @@ class Reads:
     def train_steps(self, stream: str, start: int, stop: int) -> tuple[int, ...]:
         """Every training step with a sequence that holds one of the tokens [start, stop) of a stream.
 
-        Sequence k covers the tokens k * T .. k * T + T, so a token at a border is read with two.
+        Sequence k covers the tokens k * T .. k * T + T, so a token at a border is read with two. T is the phase's.
         """
-        first, last = max(0, start - 1) // self.sequence_length, (stop - 1) // self.sequence_length
-        indices = range(first, min(last, self.order.sizes.get(stream, 0) - 1) + 1)
-        return tuple(sorted({step for index in indices for step in self.order.train_steps(stream, index)}))
+        found: set[int] = set()
+        for number, phase in enumerate(self.order.phases):
+            length = self.sequence_length // phase.pieces_per_block
+            last = min((stop - 1) // length, self.order.num_sequences(stream, number) - 1)
+            for index in range(max(0, start - 1) // length, last + 1):
+                found.update(self.order.train_steps(stream, index, number))
+        return tuple(sorted(found))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -87,8 +87,10 @@ def batch(artifacts: Artifacts, train_step: int, step: str | None = None) -> Bat
     Raises: InputError when the run has no finished pre-training; ConfigError for an unknown step or train step.
     """
     name, run = _pretrain(artifacts, step)
-    (order, sequence_length), packed = _order(run), PackedTokens.open(run.upstream("pack").path)
-    read = [_sequence(packed, stream, sequence, sequence_length) for stream, sequence in order.sequences(train_step)]
+    (order, longest), packed = _order(run), PackedTokens.open(run.upstream("pack").path)
+    sequences = order.sequences(train_step)
+    sequence_length = longest // order.phases[order.phase_index(train_step)].pieces_per_block
+    read = [_sequence(packed, stream, sequence, sequence_length) for stream, sequence in sequences]
     phase, phase_start = _phase_at(order, train_step)
     return BatchReport(
         step=name,
@@ -254,7 +256,7 @@ def _num_in_cluster(place: Place, cluster: str | None) -> int:
 
 
 def _order(run: Artifact) -> tuple[DataOrder, int]:
-    """The data order of a pre-training run, and the inputs in one of its sequences."""
+    """The data order of a pre-training run, and the inputs in one of its longest sequences."""
     plan = read_json(run.path / "plan.json")
     return DataOrder.from_plan(plan), plan["sequence_length"]
 

@@ -27,6 +27,8 @@ def batches_of(
     sequence_length: int,
     microbatch_sequences: int | None = None,
     mask_after: int | None = None,
+    document_end: int | None = None,
+    vocab_size: int | None = None,
 ) -> Callable[[int], list[Batch]]:
     """A phase's `batch_at`: phase-local training step -> microbatches with input_ids and targets, int64 [B, T].
 
@@ -35,25 +37,52 @@ def batches_of(
         microbatch_sequences: B at most; None puts a whole training step into one microbatch.
         mask_after: a token id whose successor is not learned from. MAP-Neo masks after the document-end token, as the
             first token of the next document cannot be foretold from this one.
+        document_end: a token id behind which another document begins; batches then carry `document_ids`, int64 [B, T],
+            so that no token sees another document. None lets all tokens of a row see those before them.
+        vocab_size: ids from here up are refused.
     """
 
     def batch_at(train_step: int) -> list[Batch]:
         picked = order.sequences(first_train_step + train_step)
         rows = np.stack([sequence(streams[name], name, index, sequence_length) for name, index in picked])
+        if vocab_size is not None and (int(rows.max()) >= vocab_size or int(rows.min()) < IGNORE):
+            raise InputError(_outside(rows, picked, vocab_size, first_train_step + train_step))
         inputs, targets = rows[:, :-1].copy(), rows[:, 1:].copy()
         if mask_after is not None:
             targets[inputs == mask_after] = IGNORE
         inputs[inputs == IGNORE] = 0  # padding of a stream shorter than a sequence: any id does, nothing follows it
+        arrays = {"input_ids": inputs, "targets": targets}
+        if document_end is not None:
+            arrays["document_ids"] = documents_of(inputs, document_end)
         size = microbatch_sequences or len(rows)
         return [
-            {
-                "input_ids": torch.from_numpy(inputs[start : start + size]),
-                "targets": torch.from_numpy(targets[start : start + size]),
-            }
+            {key: torch.from_numpy(array[start : start + size]) for key, array in arrays.items()}
             for start in range(0, len(rows), size)
         ]
 
     return batch_at
+
+
+def documents_of(inputs: NDArray[np.int64], document_end: int) -> NDArray[np.int64]:
+    """Numbers of the documents of each row, [B, T], counted from 0: the end token belongs to the document it ends.
+
+    >>> documents_of(np.array([[5, 2, 7, 8, 2, 2]]), document_end=2).tolist()
+    [[0, 0, 1, 1, 1, 2]]
+    """
+    ends = inputs == document_end
+    ids: NDArray[np.int64] = np.cumsum(ends, axis=1) - ends
+    return ids
+
+
+def _outside(rows: NDArray[np.int64], picked: list[tuple[str, int]], vocab_size: int, train_step: int) -> str:
+    """What is wrong with the first row that holds an id outside the vocabulary."""
+    row, place = (int(axis[0]) for axis in np.nonzero((rows >= vocab_size) | (rows < IGNORE)))
+    stream, index = picked[row]
+    return (
+        f"training step {train_step} reads token id {rows[row, place]} in stream '{stream}', sequence {index}, but the "
+        f"vocabulary has ids 0..{vocab_size - 1}. The packed tokens are damaged or of another tokenizer: delete the "
+        "pack step's folder and run the recipe again."
+    )
 
 
 def sequence(tokens: Tokens, name: str, index: int, sequence_length: int) -> NDArray[np.int64]:

@@ -38,6 +38,8 @@ from diglot.train.checkpoints import (
 )
 from diglot.train.log import TRAIN, TrainLog, read_lines
 from diglot.train.optimizers import Optimizer
+from diglot.train.prefetch import Prefetch, checked
+from diglot.train.spike_guard import SpikeGuard
 from diglot.train.types import IGNORE, Batch, ItemLosses, LoopSettings, Objective, Phase, TrainReport
 
 __all__ = ["IGNORE", "Batch", "ItemLosses", "LoopSettings", "Objective", "Phase", "TrainReport", "train"]
@@ -88,10 +90,14 @@ class _Run:
         length = first[0]["input_ids"].shape[1]
         # Batches differ a little in objectives with padding; this estimate serves names and the compile
         # choice.
-        self.total_tokens = sum(p.num_train_steps * sum(map(num_tokens, p.batch_at(0))) for p in phases)
+        self.total_tokens = sum(
+            p.num_tokens or p.num_train_steps * sum(map(num_tokens, first if p is phases[0] else p.batch_at(0)))
+            for p in phases
+        )
         self.backend = choose_backend(settings, self.total_tokens * train_flops_per_token(model.config, length))
         self.done = Counters(train_steps_done=0, num_tokens=0)
         self.optimizer: Optimizer | None = None
+        self.guard = SpikeGuard(settings.spike_guard) if settings.spike_guard else None
         self.resumed_from: str | None = None
         self.stop_signal: int | None = None
         self.last_checkpoint: Checkpoint | None = None
@@ -115,6 +121,7 @@ class _Run:
         self.model.train()
         with (
             TrainLog(self.out, self.done.train_steps_done, self.settings.tensorboard) as log,
+            Prefetch(self._batches_at, self.done.train_steps_done, self.starts[-1]) as prefetch,
             self.progress.bar(self.settings.label, left, "training steps") as bar,
             self._signals(),
         ):
@@ -122,15 +129,16 @@ class _Run:
             while self.done.train_steps_done < self.starts[-1]:
                 number = self.done.train_steps_done
                 before = self.done.num_tokens
-                line = self._train_step(number)
-                if number % self.settings.log_every == 0 or number + 1 in self.starts:
+                line = self._train_step(number, prefetch.get(number))
+                if number % self.settings.log_every == 0 or number + 1 in self.starts or "skipped" in line:
                     log.train_step(line)
                 first_seconds = first_seconds or time.perf_counter() - started
-                self._show(bar, clock, log, line, self.done.num_tokens - before)
+                self._show(bar, clock, log, line, self.done.num_tokens - before, prefetch.wait_share)
                 self._save_when_due(before)
+            wait_share = prefetch.wait_share
         self.model.eval()
         seconds = time.perf_counter() - started
-        return self._report(seconds, first_seconds, self.done.num_tokens - first_tokens)
+        return self._report(seconds, first_seconds, self.done.num_tokens - first_tokens, wait_share)
 
     def _resume(self) -> None:
         checkpoint = newest_valid(self.out / "checkpoints", self.settings.order_fingerprint, self._warn)
@@ -157,6 +165,8 @@ class _Run:
                 self.optimizer.load_state(
                     {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
                 )
+        if self.guard is not None and "guard.counts" in tensors:
+            self.guard.load_state({key: tensors[f"guard.{key}"].tolist() for key in self.guard.state()})
         facts = self._facts()
         changed = {k: (v, facts[k]) for k, v in checkpoint.manifest["facts"].items() if facts.get(k) != v}
         if changed:
@@ -174,24 +184,33 @@ class _Run:
     def _phase_index(self, train_step: int) -> int:
         return next(i for i in range(len(self.phases)) if train_step < self.starts[i + 1])
 
-    def _train_step(self, number: int) -> dict[str, Any]:
+    def _batches_at(self, number: int) -> list[Batch]:
+        index = self._phase_index(number)
+        batches = self.phases[index].batch_at(number - self.starts[index])
+        return checked(batches, number, self.model.config.vocab_size)
+
+    def _train_step(self, number: int, batches: list[Batch]) -> dict[str, Any]:
         index = self._phase_index(number)
         phase, local = self.phases[index], number - self.starts[index]
+        if local == 0 and self.guard is not None:
+            self.guard.begin_phase()
         if self.optimizer is None or (local == 0 and phase.reset_optimizer):
             self.optimizer = Optimizer(self.model, phase.optimizer)
         lr = phase.schedule(local)
-        batches = phase.batch_at(local)
-        total, count, stats = self._accumulate(batches)
+        losses, count, stats = self._accumulate(batches)
+        total = sum(losses)
         norm = self._divide_and_clip(count)
         loss = total / count
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise DiglotError(
                 f"training step {number} of phase '{phase.name}' has loss {loss} and gradient norm {norm}; the weights "
-                f"were not touched. Lower the learning rate (it was {lr:.3g}) or look at what it read with "
-                f"`diglot batch`. "
+                f"were not touched. Lower the learning rate (it was {lr:.3g}) or look at what it read"
+                f"{self._where(number, losses)}. "
                 f"Last checkpoint: {self.last_checkpoint.name if self.last_checkpoint else 'none'}."
             )
-        self.optimizer.step(lr)
+        why = self.guard.objection({"grad_norm": norm, "loss": loss}, number) if self.guard is not None else None
+        if why is None:
+            self.optimizer.step(lr)
         self._zero_grad()
         self.done = Counters(
             train_steps_done=number + 1, num_tokens=self.done.num_tokens + sum(num_tokens(batch) for batch in batches)
@@ -205,22 +224,32 @@ class _Run:
             **{name: value / count for name, value in stats.items()},
             "learning_rate": lr,
             "grad_norm": norm,
+            **({"skipped": True, "why": why} if why is not None else {}),
         }
 
-    def _accumulate(self, batches: list[Batch]) -> tuple[float, int, dict[str, float]]:
-        """Sum losses, counts and gradients over the microbatches of a training step."""
-        total, count, stats = 0.0, 0, dict[str, float]()
+    def _where(self, number: int, losses: Sequence[float]) -> str:
+        """Where to look for what went wrong: the microbatches with a loss that is not finite, and what was read."""
+        broken = [str(i) for i, loss in enumerate(losses) if not math.isfinite(loss)]
+        index = self._phase_index(number)
+        reads = self.phases[index].reads
+        return (f" (microbatch {', '.join(broken)} of 0..{len(losses) - 1})" if broken and len(losses) > 1 else "") + (
+            f": {reads(number - self.starts[index])}" if reads is not None else ""
+        )
+
+    def _accumulate(self, batches: list[Batch]) -> tuple[list[float], int, dict[str, float]]:
+        """The loss of each microbatch of a training step, and the sums of their counts and gradients."""
+        found, count, stats = list[float](), 0, dict[str, float]()
         for batch in batches:
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.backend.bf16):
                 losses = self.objective(self.model, batch)
             losses.total.backward()  # type: ignore[no-untyped-call]
-            total += losses.total.item()
+            found.append(losses.total.item())
             count += int(losses.count)
             for name, value in losses.stats.items():
                 stats[name] = stats.get(name, 0.0) + float(value)
         if count == 0:
             raise InputError("a training step has no item to learn from: every target is masked. Check the batches.")
-        return total, count, stats
+        return found, count, stats
 
     def _divide_and_clip(self, count: int) -> float:
         """Turn summed gradients into those of the mean loss, clipped; returns the norm before clipping."""
@@ -235,7 +264,9 @@ class _Run:
         for parameter in self.model.parameters():
             parameter.grad = None
 
-    def _show(self, bar: Bar, clock: _Clock, log: TrainLog, line: dict[str, Any], tokens: int) -> None:
+    def _show(
+        self, bar: Bar, clock: _Clock, log: TrainLog, line: dict[str, Any], tokens: int, wait_share: float
+    ) -> None:
         speed = clock.tick(tokens)
         bar.advance(1, f"loss {line['loss']:.3f}  {line['num_tokens']:,} tokens, {speed:,.0f}/s  {line['phase']}")
         if clock.due():
@@ -245,6 +276,7 @@ class _Run:
                     "num_tokens": line["num_tokens"],
                     "tokens_per_second": round(speed, 1),
                     "seconds": round(clock.elapsed(), 3),
+                    "loader_wait_share": round(wait_share, 5),
                 }
             )
 
@@ -268,6 +300,9 @@ class _Run:
         assert self.optimizer is not None
         tensors = {f"model.{name}": parameter.detach() for name, parameter in self.model.named_parameters()}
         tensors |= {f"optimizer.{name}": tensor for name, tensor in self.optimizer.state().items()}
+        if self.guard is not None:
+            values = {f"guard.{key}": value for key, value in self.guard.state().items()}
+            tensors |= {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
         folder = self.out / "checkpoints"
         self.last_checkpoint = write_checkpoint(
             folder,
@@ -312,8 +347,8 @@ class _Run:
             for which, handler in before.items():
                 signal.signal(which, handler)
 
-    def _report(self, seconds: float, first_seconds: float, tokens: int) -> TrainReport:
-        lines = read_lines(self.out / TRAIN)
+    def _report(self, seconds: float, first_seconds: float, tokens: int, wait_share: float) -> TrainReport:
+        lines = [line for line in read_lines(self.out / TRAIN) if not line.get("skipped")]
         losses = [line["loss"] for line in lines]
         tail = losses[-max(1, len(losses) // 10) :]
         return TrainReport(
@@ -325,6 +360,8 @@ class _Run:
             seconds=seconds,
             first_train_step_seconds=first_seconds,
             tokens_per_second=tokens / seconds if tokens else 0.0,
+            loader_wait_share=wait_share,
+            num_skipped=self.guard.num_skipped if self.guard is not None else 0,
             num_threads=self.backend.num_threads,
             precision=self.backend.precision,
             compiled=self.backend.compiled,

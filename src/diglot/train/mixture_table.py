@@ -20,15 +20,18 @@ class MixtureRow(NamedTuple):
     epochs: float
 
 
-def mixture_rows(order: DataOrder, sequence_length: int) -> list[MixtureRow]:
-    """Every phase and stream, those that are not read included, in the order of the phases and by name."""
+def mixture_rows(order: DataOrder, longest: int) -> list[MixtureRow]:
+    """Every phase and stream, those that are not read included, in the order of the phases and by name.
+
+    longest: inputs in one of the run's longest sequences.
+    """
     return [
         MixtureRow(
             phase=phase.name,
             stream=stream,
-            tokens=phase.quotas.get(stream, 0) * sequence_length,
+            tokens=phase.quotas.get(stream, 0) * (longest // phase.pieces_per_block),
             share=phase.quotas.get(stream, 0) / phase.num_sequences,
-            epochs=phase.quotas.get(stream, 0) / size if size else 0.0,
+            epochs=phase.quotas.get(stream, 0) / (size * phase.pieces(stream)) if size else 0.0,
         )
         for phase in order.phases
         for stream, size in sorted(order.sizes.items())

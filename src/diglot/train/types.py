@@ -14,6 +14,7 @@ from torch import Tensor
 from diglot.core.errors import ConfigError
 from diglot.model.decoder import Decoder
 from diglot.train.optimizer_config import OptimizerConfig
+from diglot.train.spike_guard import SpikeGuardConfig
 
 IGNORE = -100  # a target that is not learned from: prompt, padding
 
@@ -41,6 +42,8 @@ class Phase:
     batch_at: phase-local training step n -> its microbatches; a pure function, so that a resumed run reads the same.
     schedule: phase-local training step -> learning rate.
     reset_optimizer: start with fresh optimizer state; otherwise the state of the phase before goes on.
+    num_tokens: what it reads, where that is known; otherwise its first batch stands for all.
+    reads: what a phase-local training step reads, in words, for the error that has to name it.
     """
 
     name: str
@@ -49,11 +52,14 @@ class Phase:
     schedule: Callable[[int], float]
     optimizer: OptimizerConfig
     reset_optimizer: bool = True
+    num_tokens: int | None = None
+    reads: Callable[[int], str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoopSettings:
-    """How a run is carried out. Only `precision`, `compile` and `num_threads` can touch the last bits of its result.
+    """How a run is carried out. `clip_norm` and `spike_guard` decide the result; of the others only `precision`,
+    `compile` and `num_threads` can touch its last bits.
 
     order_fingerprint: names the data and its order; a checkpoint with another one is refused.
     precision: `auto` takes bfloat16 autocast where the CPU multiplies it in hardware, float32 elsewhere.
@@ -68,6 +74,7 @@ class LoopSettings:
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: Literal["auto", "always", "never"] = "auto"
     clip_norm: float | None = 1.0
+    spike_guard: SpikeGuardConfig | None = None
     log_every: int = 10
     checkpoint_every_tokens: int | None = None
     keep_rolling: int | None = None
@@ -104,6 +111,8 @@ class TrainReport:
     seconds: float
     first_train_step_seconds: float  # with the compiler's time, where it compiled
     tokens_per_second: float
+    loader_wait_share: float  # of the time after the first training step: waiting for batches
+    num_skipped: int  # training steps whose update the spike guard left out, of the whole run
     num_threads: int
     precision: str
     compiled: bool

@@ -56,14 +56,17 @@ def tokens(pack: Artifact, pretrain: Artifact | None) -> dict[str, Any]:
     records = read_json(pack.path / "streams.json")
     heldout = {r["stream"]: r["num_tokens"] for r in records if r["split"] == "heldout"}
     phases: list[dict[str, Any]] = []
-    sequence_length = 0
+    longest = 0
     if pretrain is not None:
         plan = read_json(pretrain.path / "plan.json")
-        phases, sequence_length = plan["order"]["phases"], plan["sequence_length"]
+        phases, longest = plan["order"]["phases"], plan["sequence_length"]
     streams = []
     for record in records:
         if record["split"] == "train":
-            read = [phase["quotas"].get(record["stream"], 0) * sequence_length for phase in phases]
+            read = [
+                phase["quotas"].get(record["stream"], 0) * (longest // phase.get("pieces_per_block", 1))
+                for phase in phases
+            ]
             streams.append(
                 {
                     "stream": record["stream"],
