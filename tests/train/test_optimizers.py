@@ -47,6 +47,53 @@ def test_adamw_agrees_with_numpy_in_float64_and_spares_embeddings_and_norms_from
         np.testing.assert_allclose(w, expected[name], rtol=1e-5, atol=1e-7, err_msg=name)
 
 
+def test_adafactor_agrees_with_numpy_in_float64_and_decays_what_adamw_decays() -> None:
+    config = OptimizerConfig(kind="adafactor", weight_decay=0.1, embed_lr_ratio=3.0, head_lr_ratio=0.5)
+    model = Decoder(CONFIG)
+    optimizer = Optimizer(model, config)
+    expected = weights(model)
+    rows = dict.fromkeys(expected, 0.0)
+    columns = dict.fromkeys(expected, 0.0)
+    variance = dict.fromkeys(expected, 0.0)
+    for t, lr in enumerate([1e-2, 2e-2, 5e-3], start=1):
+        gradients(model, seed=t)
+        share = t**-0.8  # 1 - beta2 at update t
+        for name, parameter in model.named_parameters():
+            assert parameter.grad is not None
+            parameter.grad *= 1e-6  # below torch's own bound
+            g = parameter.grad.numpy().astype(np.float64)
+            w = expected[name]
+            own_lr = lr * {"embed.weight": 3.0, "lm_head.weight": 0.5}.get(name, 1.0)
+            alpha = max(1e-3, np.sqrt((w**2).mean())) * min(own_lr, t**-0.5)
+            if g.ndim == 2:
+                rows[name] = (1 - share) * rows[name] + share * (g**2).mean(axis=1, keepdims=True)
+                columns[name] = (1 - share) * columns[name] + share * (g**2).mean(axis=0, keepdims=True)
+                moment = rows[name] @ columns[name] / max(np.mean(rows[name]), 1e-15)
+            else:
+                moment = variance[name] = (1 - share) * variance[name] + share * g**2
+            update = g / np.sqrt(np.maximum(moment, 1e-30))
+            update = update / max(1.0, np.sqrt((update**2).mean()))
+            decays = g.ndim == 2 and name != "embed.weight"
+            expected[name] = w * (1 - own_lr * 0.1 * decays) - alpha * update
+        optimizer.step(lr)
+    for name, w in weights(model).items():
+        np.testing.assert_allclose(w, expected[name], rtol=1e-4, atol=1e-6, err_msg=name)
+    state = sum(tensor.numel() for tensor in optimizer.state().values())
+    assert state < 0.25 * sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_adafactor_stands_a_row_without_gradient() -> None:
+    model = Decoder(CONFIG)
+    optimizer = Optimizer(model, OptimizerConfig(kind="adafactor"))
+    gradients(model, 0)
+    assert model.embed.weight.grad is not None
+    model.embed.weight.grad[3] = 0.0  # a piece that the batch does not have
+    before = model.embed.weight[3].clone()
+    optimizer.step(1e-2)
+    assert all(bool(torch.isfinite(p).all()) for p in model.parameters())
+    assert torch.equal(model.embed.weight[3], before)
+
+
 @pytest.mark.parametrize("shape", [(12, 12), (8, 30), (30, 8)])
 def test_orthogonalise_keeps_singular_vectors_and_brings_singular_values_near_one(shape: tuple[int, int]) -> None:
     matrix = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
@@ -92,7 +139,7 @@ def test_muon_takes_the_matrices_of_the_layers_and_adamw_the_rest() -> None:
     assert not set(by_muon) & set(optimizer.adamw.state["first_moment"])
 
 
-@pytest.mark.parametrize("kind", ["adamw", "muon"])
+@pytest.mark.parametrize("kind", ["adamw", "muon", "adafactor"])
 def test_a_restored_state_continues_bit_for_bit(kind: str) -> None:
     config = OptimizerConfig(kind=kind)  # type: ignore[arg-type]
     one, two = Decoder(CONFIG), Decoder(CONFIG)

@@ -6,6 +6,7 @@ Shape legend: D width, H query heads, KV key and value heads, Hd head width, F f
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from diglot.model.config import DecoderConfig
 from diglot.model.sizes import SIZES, ladder_config
@@ -188,7 +189,7 @@ def memory_line(
     microbatch_tokens: int,
     sequence_length: int,
     *,
-    muon: bool = False,
+    optimizer: Literal["adamw", "muon", "adafactor"] = "adamw",
     bf16: bool = False,
     recompute_every: int = 0,
 ) -> str:
@@ -199,7 +200,8 @@ def memory_line(
         sequence_length=sequence_length,
         bf16=bf16,
         recompute_every=recompute_every,
-        optimizer_bytes=FP32_BYTES if muon else 2 * FP32_BYTES,
+        # Adafactor keeps a number for each row and column: far below a byte for a parameter.
+        optimizer_bytes={"adamw": 2 * FP32_BYTES, "muon": FP32_BYTES, "adafactor": 0}[optimizer],
     )
     return (
         f"memory of one rank: {spoken(memory.total)}B for weights {spoken(memory.weights)}B, gradients "

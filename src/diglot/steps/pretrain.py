@@ -60,7 +60,8 @@ class PretrainConfig:
     microbatch_tokens: tokens of one forward pass; None takes a whole training step at once.
     attention: `document` keeps every token from seeing other documents of its sequence; `all` lets it, as MAP-Neo
         does. Positions count through the sequence either way.
-    mask_after_eos: do not learn the first token of a document from the one before it; MAP-Neo does not.
+    mask_after_eos: leave out the targets whose input is the document end, as MAP-Neo does: the first token of a
+        document is then not learned from the document before it.
     z_loss: weight of log(sum exp logits)^2 in the loss; 0 leaves it out.
     spike_guard: skip updates whose gradient norm (or loss) stands far above those before; None takes every one.
     recompute_every: compute every n-th layer again in the backward pass instead of keeping its activations; 0 for none.
@@ -280,7 +281,7 @@ def _model_lines(planned: Planned) -> list[str]:
         shape,
         min(config.microbatch_tokens or 2**62, largest),
         config.longest,
-        muon=config.optimizer.kind == "muon",
+        optimizer=config.optimizer.kind,
         bf16=config.precision == "bf16",
         recompute_every=config.recompute_every,
     )

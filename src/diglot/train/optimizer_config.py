@@ -12,7 +12,10 @@ from diglot.core.errors import ConfigError
 class OptimizerConfig:
     """What updates the weights. The phase's schedule gives the learning rate, which the ratios multiply.
 
-    kind: `adamw`, or `muon`: Muon for the matrices inside the layers, AdamW for embeddings, head, norms and biases.
+    kind: `adamw`; `muon`: Muon for the matrices inside the layers, AdamW for embeddings, head, norms and biases;
+        `adafactor`: the second moment of a matrix from its rows and columns, no first moment, so that the state takes
+        next to no memory (Shazeer and Stern 2018, arXiv 1804.04235). Its learning rate is relative to the size of a
+        weight, and never above 1 / sqrt(updates): about 1e-2, where AdamW has 1e-3.
     weight_decay: decoupled, times the learning rate; on matrices only, not on embeddings, norms and biases.
     embed_lr_ratio, head_lr_ratio: learning rate of the token embeddings and of the output matrix / the schedule's. A
     tied
@@ -21,7 +24,7 @@ class OptimizerConfig:
     muon_iterations: Newton-Schulz iterations; 5 bring the singular values near enough to 1.
     """
 
-    kind: Literal["adamw", "muon"] = "adamw"
+    kind: Literal["adamw", "muon", "adafactor"] = "adamw"
     beta1: float = 0.9
     beta2: float = 0.95
     eps: float = 1e-8
@@ -33,8 +36,8 @@ class OptimizerConfig:
     muon_iterations: int = 5
 
     def __post_init__(self) -> None:
-        if self.kind not in ("adamw", "muon"):
-            raise ConfigError(f"optimizer kind '{self.kind}' is not known. Known: adamw, muon.")
+        if self.kind not in ("adamw", "muon", "adafactor"):
+            raise ConfigError(f"optimizer kind '{self.kind}' is not known. Known: adafactor, adamw, muon.")
         for name in ("beta1", "beta2", "muon_momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)}, but a moving average needs a value in [0, 1).")

@@ -1,4 +1,4 @@
-"""One optimizer for the whole model: AdamW, or Muon for the matrices of the layers and AdamW for the rest.
+"""One optimizer for the whole model: AdamW, Adafactor, or Muon for the matrices of the layers and AdamW for the rest.
 
 Weight decay is decoupled (Loshchilov and Hutter 2019) and spares embeddings, norms and biases. The state is a flat
 mapping of named tensors, so that a checkpoint holds no pickled objects.
@@ -28,11 +28,15 @@ class Optimizer:
         self.muon = Muon(matrices, config.muon_momentum, config.weight_decay, config.muon_iterations)
         taken = {matrix.name for matrix in matrices}
         rest = {name: p for name, p in model.named_parameters() if p.requires_grad and name not in taken}
-        self.adamw = AdamW(rest, config, model.config.width_multiplier)
+        width, adafactor = model.config.width_multiplier, config.kind == "adafactor"
+        self.adamw = AdamW({} if adafactor else rest, config, width)
+        self.adafactor = Adafactor(rest, config, width) if adafactor else None
 
     def step(self, lr: float) -> None:
         """One update with the schedule's learning rate `lr`."""
         self.adamw.step(lr)
+        if self.adafactor is not None:
+            self.adafactor.step(lr)
         self.muon.step(lr * self.config.muon_lr_ratio)
 
     def state(self) -> dict[str, Tensor]:
@@ -40,6 +44,9 @@ class Optimizer:
         state = {f"muon.{name}.momentum": buffer for name, buffer in self.muon.buffers.items()}
         for kind, tensors in self.adamw.state.items():
             state |= {f"adamw.{name}.{kind}": tensor for name, tensor in tensors.items()}
+        if self.adafactor is not None:
+            for name, tensors in self.adafactor.state.items():
+                state |= {f"adafactor.{name}.{kind}": tensor for kind, tensor in tensors.items()}
         return state
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
@@ -92,6 +99,42 @@ class AdamW:
                 amsgrad=False,
                 maximize=False,
             )
+
+
+class Adafactor:
+    """torch's Adafactor with the groups of `AdamW`; its state is made at once, so that a checkpoint can fill it."""
+
+    def __init__(
+        self, parameters: Mapping[str, Tensor], config: OptimizerConfig, width_multiplier: float = 1.0
+    ) -> None:
+        from torch.optim import Adafactor as Torch  # seconds, as it imports the compiler; nobody else needs it
+
+        groups: dict[tuple[float, float], list[Tensor]] = {}
+        for name, parameter in parameters.items():
+            groups.setdefault(_group(name, parameter, config, width_multiplier), []).append(parameter)
+        self.lr_ratios = [lr_ratio for _, lr_ratio in groups]
+        # The bound below the second moment is the square of the first number: the paper's 1e-30. torch's default, 1e-7,
+        # lies above the gradients of a model of some size.
+        self.optimizer = Torch(
+            [{"params": members, "weight_decay": decay} for (decay, _), members in groups.items()],
+            eps=(1e-15, 1e-3),
+            foreach=False,
+        )
+        self.state: dict[str, dict[str, Tensor]] = {}
+        for name, parameter in parameters.items():
+            rows, columns = parameter.shape[:-1], parameter.shape[-1:]
+            moments = {"variance": torch.zeros_like(parameter)}
+            if parameter.ndim > 1:
+                moments = {
+                    "row_var": parameter.new_zeros((*rows, 1)),
+                    "col_var": parameter.new_zeros((*rows[:-1], 1, *columns)),
+                }
+            self.state[name] = self.optimizer.state[parameter] = {"step": torch.zeros(()), **moments}
+
+    def step(self, lr: float) -> None:
+        for group, lr_ratio in zip(self.optimizer.param_groups, self.lr_ratios, strict=True):
+            group["lr"] = lr * lr_ratio
+        self.optimizer.step()
 
 
 def _layer_matrices(model: Decoder) -> list[MuonMatrix]:
