@@ -208,6 +208,42 @@ def show(
 
 
 @app.command()
+def watch(
+    run_name: Annotated[
+        str | None,
+        typer.Argument(metavar="[RUN]", help="name of a run, or a folder with logs; default: the latest run"),
+    ] = None,
+    step: Annotated[str | None, typer.Option(help="this recipe step; default: the one that wrote last")] = None,
+    once: Annotated[bool, typer.Option("--once", help="print it once and leave")] = False,
+    store: StoreOption = Path("store"),
+    runs: RunsOption = Path("runs"),
+    json_: JsonOption = False,
+) -> None:
+    """Follow the training of a run, from its logs: loss, streams, speed, memory, checkpoints. Ctrl-C leaves it running.
+
+    \b
+    diglot watch
+    diglot watch quickstart --step base
+    diglot watch quickstart --once
+    """
+    from rich.console import Console
+
+    from diglot.recipe.run import Places
+    from diglot.recipe.watch import find_training, follow, panel
+    from diglot.train.run_state import Watcher
+
+    places, name = Places(store=store, runs=runs), run_name or _latest_run(runs)
+    watched = find_training(places, name, step)
+    if json_:
+        _print_json({"name": watched.name, "folder": watched.folder, **Watcher(watched.folder).look().to_dict()})
+    elif once:
+        Console().print(panel(watched, Watcher(watched.folder).look()))
+    else:
+        with contextlib.suppress(KeyboardInterrupt):
+            follow(lambda: find_training(places, name, step), Console())
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON schema of recipe files, for editors.
 
@@ -222,11 +258,16 @@ def schema() -> None:
 @app.command()
 def doctor(
     peak: Annotated[
-        bool, typer.Option("--peak", help="also measure matrix products per second (a few seconds)")
+        bool, typer.Option("--peak", help="also measure products and copies a second, kept for training's MFU")
     ] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Say what this machine can do and what is missing, with the command that installs it."""
+    """Say what this machine can do and what is missing, with the command that installs it.
+
+    \b
+    diglot doctor
+    diglot doctor --peak
+    """
     from diglot.recipe.doctor import examine
 
     findings = examine(peak=peak)
@@ -234,7 +275,7 @@ def doctor(
         _print_json([vars(f) for f in findings])
     else:
         for finding in findings:
-            print(f"{finding.mark:<5} {finding.subject:<22} {finding.text}")
+            print(f"{finding.mark:<5} {finding.subject:<24} {finding.text}")
     if any(f.mark == "bad" for f in findings):
         raise typer.Exit(1)
 
@@ -476,12 +517,14 @@ def _run_names(runs: Path) -> list[str]:
 def _artifacts(store: Path, runs: Path, run_name: str | None) -> dict[str, Artifact]:
     from diglot.recipe.run import Places, run_artifacts
 
-    if run_name is None:
-        names = _run_names(runs)
-        if not names:
-            raise InputError(f"no runs in {runs} yet. Start with: diglot run recipes/quickstart.yaml")
-        run_name = names[-1]
-    return run_artifacts(Places(store=store, runs=runs), run_name)
+    return run_artifacts(Places(store=store, runs=runs), run_name or _latest_run(runs))
+
+
+def _latest_run(runs: Path) -> str:
+    names = _run_names(runs)
+    if not names:
+        raise InputError(f"no runs in {runs} yet. Start with: diglot run recipes/quickstart.yaml")
+    return names[-1]
 
 
 def _step_artifact(artifacts: dict[str, Artifact], step: str, run_name: str) -> Artifact:

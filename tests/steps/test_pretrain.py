@@ -14,8 +14,11 @@ import pytest
 import torch
 
 from diglot.core.errors import ConfigError, InputError
+from diglot.core.seeds import derive_seed
 from diglot.core.storage import read_json
 from diglot.corpus.pack import PackedTokens
+from diglot.evaluate.bits_per_byte import document_nats, language_bits_per_byte
+from diglot.evaluate.heldout import heldout_documents
 from diglot.ledger.artifact import Artifact
 from diglot.model.files import load_model
 from diglot.model.sizes import ModelConfig
@@ -100,6 +103,52 @@ def test_the_plan_names_the_tokens_that_every_training_step_read(
     batch = batches_of(order, 0, streams, sequence_length=64)(3)[0]
     assert batch["input_ids"][0].tolist() == streams[stream][index * 64 : index * 64 + 64].tolist()
     assert 3 in order.train_steps(stream, index)
+
+
+def test_the_log_tells_the_loss_of_the_streams_that_were_read_since_the_line_before(pretrained: Artifact) -> None:
+    order = DataOrder.from_plan(read_json(pretrained.path / "plan.json"))
+    lines = read_lines(pretrained.path / "train.jsonl")
+    first = 0
+    for line in lines:
+        read = Counter(name for step in range(first, line["train_step"] + 1) for name, _ in order.sequences(step))
+        assert line["stream_items"] == {name: 64 * num for name, num in sorted(read.items())}
+        first = line["train_step"] + 1
+    assert set(lines[-1]["language_losses"]) == {"en", "zh-Hans"}
+    assert lines[-1]["stream_losses"].keys() == lines[-1]["stream_items"].keys()
+
+
+def test_bits_per_byte_on_held_out_documents_fall_and_end_at_those_of_the_saved_model(
+    pretrained: Artifact, inputs: dict[str, Artifact]
+) -> None:
+    measured = run_step(
+        STEP,
+        inputs["from"].store / "pretrain" / "measured",
+        inputs=inputs,
+        evaluate_every_tokens=10_000,
+        evaluate_tokens=500,
+        **SETTINGS,
+    )
+    lines = read_lines(measured.path / "eval.jsonl")
+    assert len(lines) > 2
+    for lang in ("en", "zh-Hans"):
+        assert lines[-1]["bits_per_byte"][lang] < lines[0]["bits_per_byte"][lang] < 6
+    packed = PackedTokens.open(inputs["from"].path)
+    heldout = heldout_documents(packed, inputs["from"], max_tokens=500, seed=derive_seed(0, "evaluate"))
+    eos = Tokenizer.load(measured.path / "model").eos_id
+    model = load_model(measured.path / "model")
+    assert lines[-1]["bits_per_byte"] == language_bits_per_byte(model, heldout, end_id=eos, context=64)
+    nats = document_nats(model, heldout.tokens, heldout.starts, end_id=eos, context=64)
+    english = [i for i, lang in enumerate(heldout.langs) if lang == "en"]
+    by_hand = sum(nats[i] for i in english) / np.log(2) / sum(heldout.num_bytes[i] for i in english)
+    assert lines[-1]["bits_per_byte"]["en"] == pytest.approx(by_hand)
+    for name in ("model/model.safetensors", "train.jsonl"):
+        assert (measured.path / name).read_bytes() == (pretrained.path / name).read_bytes()
+
+
+@pytest.mark.parametrize("wrong", [{"evaluate_every_tokens": 0}, {"evaluate_tokens": 0}])
+def test_an_evaluation_of_nothing_is_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match="count from 1"):
+        PretrainConfig(from_="tokens", tokenizer="tokenizer", **wrong)
 
 
 def test_the_decay_phase_has_its_own_mixture(pretrained: Artifact) -> None:

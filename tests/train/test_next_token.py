@@ -38,8 +38,10 @@ def test_value_agrees_with_numpy_in_float64(chunk: int, z_loss: float) -> None:
     log_sum = np.log(np.exp(z).sum(axis=1))
     kept = targets.numpy() != IGNORE
     losses = (log_sum - z[np.arange(N), targets.numpy().clip(0)])[kept]
-    total, cross_entropy = linear_cross_entropy(hidden, weight, targets, z_loss=z_loss)
-    assert cross_entropy.item() == pytest.approx(losses.sum(), rel=1e-6)
+    total, each = linear_cross_entropy(hidden, weight, targets, z_loss=z_loss)
+    np.testing.assert_allclose(each.numpy()[kept], losses, rtol=1e-4)
+    assert not each[targets == IGNORE].any()
+    assert not each.requires_grad
     assert total.item() == pytest.approx(losses.sum() + z_loss * (log_sum[kept] ** 2).sum(), rel=1e-6)
 
 
@@ -86,6 +88,10 @@ def test_the_objective_sums_over_all_targets_that_are_not_ignored() -> None:
     losses = next_token()(model, {"input_ids": ids, "targets": targets})
     plain = F.cross_entropy(model(ids).logits.flatten(0, 1), targets.flatten(), reduction="sum", ignore_index=IGNORE)
     assert losses.count == 3 * 7
+    assert losses.rows is not None
+    by_row = F.cross_entropy(model(ids).logits.transpose(1, 2), targets, reduction="none", ignore_index=IGNORE).sum(1)
+    torch.testing.assert_close(losses.rows.losses, by_row.detach())
+    assert losses.rows.counts.tolist() == [7, 7, 7]
     assert losses.total.item() == pytest.approx(plain.item(), rel=1e-6)
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import os
 import platform
+import resource
 import shutil
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -49,6 +51,19 @@ def host() -> Host:
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         python=platform.python_version(),
     )
+
+
+def resident_peak_bytes() -> int:
+    """The most memory that this process has held at once."""
+    try:
+        # Not getrusage: its peak outlives exec, and so may be that of the program which started this one.
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _cpu() -> tuple[str, set[str]]:

@@ -9,6 +9,7 @@ exactly once and with at least half a window before it wherever the document has
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from diglot.evaluate.losses import NOT_SCORED, sequence_nats
 from diglot.evaluate.ngram_counts import Ints
 
 if TYPE_CHECKING:
+    from diglot.evaluate.heldout import Heldout
     from diglot.model.decoder import Decoder
 
 
@@ -76,3 +78,13 @@ def document_nats(
     nats = np.zeros(len(starts))
     np.add.at(nats, [w.document for w in windows], sequence_nats(model, inputs, targets, advance))
     return nats
+
+
+def language_bits_per_byte(model: Decoder, heldout: Heldout, *, end_id: int, context: int) -> dict[str, float]:
+    """Bits per byte of each language: the nats of all its documents over all their bytes."""
+    nats = document_nats(model, heldout.tokens, heldout.starts, end_id=end_id, context=context)
+    found = {}
+    for lang in sorted(set(heldout.langs)):
+        of_lang = np.array([other == lang for other in heldout.langs])
+        found[lang] = float(nats[of_lang].sum() / math.log(2) / heldout.num_bytes[of_lang].sum())
+    return found

@@ -49,14 +49,14 @@ def training_tokens(packed: PackedTokens) -> tuple[Ints, Ints]:
     return np.concatenate(tokens), np.concatenate(starts).astype(np.int64)
 
 
-def heldout_documents(packed: PackedTokens, artifact: Artifact, *, max_tokens: int, seed: int) -> Heldout:
+def heldout_documents(packed: PackedTokens, artifact: Artifact | None, *, max_tokens: int, seed: int) -> Heldout:
     """A uniform sample of each language's held-out documents.
 
     Documents are taken whole, in a seeded order of their ids, until the language has `max_tokens` tokens; the one that
     reaches the budget is the last. So the sample depends on no shard order, and a larger budget only adds documents.
 
     Args:
-        artifact: any artifact made from the corpus, to look up the clusters.
+        artifact: any artifact made from the corpus, to look up the clusters; None makes each document its own.
     Raises: InputError when nothing was held out.
     """
     ranked: dict[str, list[tuple[int, str, str, int, Ints]]] = {}
@@ -76,7 +76,7 @@ def heldout_documents(packed: PackedTokens, artifact: Artifact, *, max_tokens: i
             total += len(tokens)
             chosen.append((document, lang, source, num_bytes, tokens))
     ids = [document for document, *_ in chosen]
-    cluster_of = clusters(artifact, set(ids))
+    cluster_of = clusters(artifact, set(ids)) if artifact else {}
     lengths = [len(tokens) for *_, tokens in chosen]
     return Heldout(
         tokens=np.concatenate([tokens for *_, tokens in chosen]),

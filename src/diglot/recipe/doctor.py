@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from diglot.core.hardware import host
+from diglot.core.peaks import save_peaks
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,11 @@ CORE = (
 )
 TRAIN = ("torch", "safetensors", "tensorboard")
 GIB = 2**30
+BUSY_SHARE = 0.25  # of the cores at work for others in the last minute, above which a peak is doubtful
 
 
 def examine(*, peak: bool = False) -> list[Finding]:
-    """Look at hardware, packages, tools and disk. `peak` also measures matrix products."""
+    """Look at hardware, packages, tools and disk. `peak` also measures products and copies (`core/peaks.py`)."""
     facts = host()
     findings = [
         Finding(
@@ -79,20 +81,20 @@ def _disk(folder: Path) -> Finding:
 
 
 def _peaks() -> list[Finding]:
-    """Best of several products of 1024 x 1024 matrices, in 10^9 floating point operations per second, all cores."""
-    import torch
+    """Measure, and keep it for training."""
+    from diglot.train.peak_measurement import measure_peaks
 
-    torch.set_num_threads(host().num_cores)
-    findings = []
-    size = 1024
-    for dtype in (torch.float32, torch.bfloat16):
-        left, right = torch.randn(size, size).to(dtype), torch.randn(size, size).to(dtype)
-        best = float("inf")
-        for _ in range(8):
-            start = time.perf_counter()
-            left @ right
-            best = min(best, time.perf_counter() - start)
-        findings.append(
-            Finding("ok", f"peak {str(dtype).removeprefix('torch.')}", f"{2 * size**3 / best / 1e9:,.0f} GFLOP/s")
-        )
-    return findings
+    load, cores = os.getloadavg()[0], host().num_cores
+    busy = Finding(
+        "note",
+        "peak",
+        f"measured while others were at work (load {load:.1f} on {cores} cores), so it may be too low: "
+        "run `diglot doctor --peak` again when the machine is quiet",
+    )
+    peaks = measure_peaks()
+    path = save_peaks(peaks)
+    return [
+        *(Finding("ok", f"peak {peak.subject}", peak.text) for peak in peaks),
+        *([busy] if load > BUSY_SHARE * cores else []),
+        Finding("ok", "peaks kept in", f"{path}; training tells its MFU against them"),
+    ]

@@ -1,7 +1,7 @@
 """Recipe step `pretrain`: packed tokens -> a language model, in phases with their own mixture and schedule.
 
-Writes model/ (Hugging Face layout with the tokenizer's files), checkpoints/, train.jsonl, timing.jsonl, tensorboard/
-and plan.json, from which `diglot batch` and `diglot seen` work out the order of the data without torch.
+Writes model/ (Hugging Face layout with the tokenizer's files), checkpoints/, the logs of `train/log.py`, and plan.json,
+from which `diglot batch` and `diglot seen` work out the order of the data without torch.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ from diglot.train.sequences import num_sequences, num_unused_tokens
 from diglot.train.spike_guard import SpikeGuardConfig
 
 if TYPE_CHECKING:
-    from diglot.corpus.pack import Stream
+    from diglot.corpus.pack import PackedTokens, Stream
     from diglot.ledger.artifact import Artifact
     from diglot.model.decoder import Decoder
     from diglot.tokenizer.tokenizer import Tokenizer
+    from diglot.train.types import Evaluation
 
 __all__ = ["DEFAULT_PHASES", "STEP", "PhaseConfig", "PretrainConfig", "plan", "pretrain", "with_found_mixture"]
 
@@ -65,6 +66,10 @@ class PretrainConfig:
     z_loss: weight of log(sum exp logits)^2 in the loss; 0 leaves it out.
     spike_guard: skip updates whose gradient norm (or loss) stands far above those before; None takes every one.
     recompute_every: compute every n-th layer again in the backward pass instead of keeping its activations; 0 for none.
+    evaluate_every_tokens: measure bits per byte on held-out documents whenever so many tokens were read, and at the end
+        of each phase; None never does. Training itself is not touched.
+    evaluate_tokens: held-out tokens of each language that are measured then, in whole documents: the first of those
+        that a step `evaluate` of the recipe scores.
     """
 
     from_: str = input_step("pack")
@@ -91,9 +96,15 @@ class PretrainConfig:
     num_threads: int | None = runtime(None)
     checkpoint_every_tokens: int | None = runtime(500_000)
     keep_rolling: int | None = runtime(2)
+    evaluate_every_tokens: int | None = runtime(None)
+    evaluate_tokens: int = runtime(4096)
     tensorboard: bool = runtime(True)
 
     def __post_init__(self) -> None:
+        if min(self.evaluate_tokens, 1 if self.evaluate_every_tokens is None else self.evaluate_every_tokens) < 1:
+            raise ConfigError(
+                "evaluate_every_tokens and evaluate_tokens count from 1. Leave the former out to measure nothing."
+            )
         if not self.phases:
             raise ConfigError("pretrain has no phases. Give at least one.")
         if self.mixture_from and all(phase.mixture for phase in self.phases):
@@ -181,9 +192,10 @@ def pretrain(config: PretrainConfig, context: StepContext) -> dict[str, Any]:
     from diglot.train.objectives.next_token import next_token
 
     config = with_found_mixture(config, context.inputs)
-    packed, tokenizer_folder = context.input("from"), context.input("tokenizer").path
-    streams = {stream.stream: stream for stream in PackedTokens.open(packed.path).streams("train")}
-    check_unchanged(packed, [stream.token_file for stream in streams.values()])
+    artifact, tokenizer_folder = context.input("from"), context.input("tokenizer").path
+    packed = PackedTokens.open(artifact.path)
+    streams = {stream.stream: stream for stream in packed.streams("train")}
+    check_unchanged(artifact, [stream.token_file for stream in streams.values()])
     tokenizer = Tokenizer.load(tokenizer_folder)
     order = plan(config, {name: stream.num_tokens for name, stream in streams.items()}, context.seed)
     start = _starting_model(config, context, tokenizer)
@@ -211,6 +223,7 @@ def pretrain(config: PretrainConfig, context: StepContext) -> dict[str, Any]:
                 schedule=schedule(phase.schedule, phase.learning_rate, ordered.num_train_steps),
                 optimizer=phase.optimizer or config.optimizer,
                 reset_optimizer=phase.reset_optimizer,
+                flops_per_token=train_flops_per_token(shape, config.sequence_length),
             )
         )
         first += ordered.num_train_steps
@@ -225,6 +238,7 @@ def pretrain(config: PretrainConfig, context: StepContext) -> dict[str, Any]:
         settings=LoopSettings(
             order_fingerprint=order.mixture_fingerprint,
             label=context.step,
+            stream_names=order.stream_names,
             precision=config.precision,
             compile=config.compile,
             clip_norm=config.clip_norm,
@@ -235,6 +249,7 @@ def pretrain(config: PretrainConfig, context: StepContext) -> dict[str, Any]:
             tensorboard=config.tensorboard,
         ),
         progress=context.progress,
+        evaluation=_evaluation(config, packed, tokenizer, context.seed),
     )
     ids = {"bos": tokenizer.bos_id, "eos": tokenizer.eos_id, "pad": tokenizer.pad_id}
     save_model(model, context.out / "model", tokenizer_folder, token_ids=ids)
@@ -249,6 +264,24 @@ def pretrain(config: PretrainConfig, context: StepContext) -> dict[str, Any]:
         "mixture_fingerprint": order.mixture_fingerprint,
         **{name: value for name, value in asdict(report).items() if name != "resumed_from"},
     }
+
+
+def _evaluation(config: PretrainConfig, packed: PackedTokens, tokenizer: Tokenizer, seed: int) -> Evaluation | None:
+    """Bits per byte of each language on a fixed sample of the held-out documents."""
+    from diglot.core.seeds import derive_seed
+    from diglot.evaluate.bits_per_byte import language_bits_per_byte
+    from diglot.evaluate.heldout import heldout_documents
+    from diglot.train.types import Evaluation
+
+    if config.evaluate_every_tokens is None:
+        return None
+    heldout = heldout_documents(packed, None, max_tokens=config.evaluate_tokens, seed=derive_seed(seed, "evaluate"))
+    window = max(2, config.sequence_length // 2 * 2)
+
+    def measure(model: Decoder) -> dict[str, dict[str, float]]:
+        return {"bits_per_byte": language_bits_per_byte(model, heldout, end_id=tokenizer.eos_id, context=window)}
+
+    return Evaluation(measure=measure, every_tokens=config.evaluate_every_tokens)
 
 
 def describe(now: Planned, last: Planned | None) -> list[str]:

@@ -106,6 +106,19 @@ def prepared(backend: Backend, model: Decoder) -> Iterator[None]:
         _fill_new_tensors(before[2])
 
 
+@contextlib.contextmanager
+def uncompiled(model: Decoder) -> Iterator[None]:
+    """Layers run as they are written: what is measured in between would be compiled for each of its shapes."""
+    before = [layer._compiled_call_impl for layer in model.layers]
+    for layer in model.layers:
+        layer._compiled_call_impl = None
+    try:
+        yield
+    finally:
+        for layer, call in zip(model.layers, before, strict=True):
+            layer._compiled_call_impl = call
+
+
 def _use_deterministic_algorithms(on: bool, compiled: bool) -> None:
     if compiled:
         torch.use_deterministic_algorithms(on)  # tells the compiler too, and so imports it, which takes seconds

@@ -30,7 +30,8 @@ def batches_of(
     document_end: int | None = None,
     vocab_size: int | None = None,
 ) -> Callable[[int], list[Batch]]:
-    """A phase's `batch_at`: phase-local training step -> microbatches with input_ids and targets, int64 [B, T].
+    """A phase's `batch_at`: phase-local training step -> microbatches with input_ids and targets, int64 [B, T], and
+    streams, int64 [B]: each row's place in `order.stream_names`.
 
     Args:
         first_train_step: where the phase begins in `order`.
@@ -42,6 +43,8 @@ def batches_of(
         vocab_size: ids from here up are refused.
     """
 
+    numbers = {name: number for number, name in enumerate(order.stream_names)}
+
     def batch_at(train_step: int) -> list[Batch]:
         picked = order.sequences(first_train_step + train_step)
         rows = np.stack([sequence(streams[name], name, index, sequence_length) for name, index in picked])
@@ -52,6 +55,7 @@ def batches_of(
             targets[inputs == mask_after] = IGNORE
         inputs[inputs == IGNORE] = 0  # padding of a stream shorter than a sequence: any id does, nothing follows it
         arrays = {"input_ids": inputs, "targets": targets}
+        arrays["streams"] = np.array([numbers[name] for name, _ in picked])
         if document_end is not None:
             arrays["document_ids"] = documents_of(inputs, document_end)
         size = microbatch_sequences or len(rows)

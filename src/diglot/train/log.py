@@ -1,7 +1,10 @@
 """What a run writes down: train.jsonl, timing.jsonl and TensorBoard files.
 
-train.jsonl      one line per logged training step; on one machine, byte-identical however often the run was killed
-timing.jsonl     seconds and speed; differs from run to run
+train.jsonl      one line per logged training step; on one machine, byte-identical however often the run was killed.
+                 `loss` is of that training step, `stream_losses` of all since the line before
+timing.jsonl     seconds, speed, MFU and memory; differs from run to run
+eval.jsonl       what was measured on the model beside training; as reproducible as train.jsonl
+run.json         what the run is: phases, precision, threads, the peak of the machine
 tensorboard/     the same numbers for TensorBoard
 """
 
@@ -15,7 +18,8 @@ from typing import IO, Any
 
 from diglot.core.storage import write_text
 
-TRAIN, TIMING = "train.jsonl", "timing.jsonl"
+TRAIN, TIMING, EVALUATION, RUN = "train.jsonl", "timing.jsonl", "eval.jsonl", "run.json"
+NOT_CURVES = ("train_step", "num_tokens", "num_items", "stream_items")
 
 
 class TrainLog:
@@ -24,26 +28,35 @@ class TrainLog:
     def __init__(self, folder: Path, first_train_step: int, tensorboard: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._streams: dict[str, IO[str]] = {}
-        for name in (TRAIN, TIMING):
+        self._folder = folder
+        for name in (TRAIN, TIMING, EVALUATION):
             kept = [line for line in read_lines(folder / name) if line["train_step"] < first_train_step]
-            write_text(folder / name, "".join(_line(line) for line in kept))
-            self._streams[name] = (folder / name).open("a", encoding="utf-8")
+            if kept or name != EVALUATION or (folder / name).exists():
+                write_text(folder / name, "".join(_line(line) for line in kept))
         self._tensorboard = _tensorboard_writer(folder / "tensorboard", first_train_step) if tensorboard else None
 
     def train_step(self, values: Mapping[str, Any]) -> None:
         """One line of train.jsonl; has `train_step`, and nothing that depends on the clock."""
         self._write(TRAIN, values)
         if self._tensorboard is not None:
-            for key, value in values.items():
-                if isinstance(value, float):
-                    self._tensorboard.add_scalar(f"train/{key}", value, values["train_step"])
+            for key, value in scalars("train", values).items():
+                self._tensorboard.add_scalar(key, value, values["train_step"])
 
     def timing(self, values: Mapping[str, Any]) -> None:
         self._write(TIMING, values)
         if self._tensorboard is not None:
-            self._tensorboard.add_scalar("speed/tokens_per_second", values["tokens_per_second"], values["train_step"])
+            for key, value in scalars("speed", values).items():
+                self._tensorboard.add_scalar(key, value, values["train_step"])
+
+    def evaluation(self, values: Mapping[str, Any]) -> None:
+        self._write(EVALUATION, values)
+        if self._tensorboard is not None:
+            for key, value in scalars("evaluation", values).items():
+                self._tensorboard.add_scalar(key, value, values["train_step"])
 
     def _write(self, name: str, values: Mapping[str, Any]) -> None:
+        if name not in self._streams:
+            self._streams[name] = (self._folder / name).open("a", encoding="utf-8")
         self._streams[name].write(_line(values))
         self._streams[name].flush()
 
@@ -57,6 +70,21 @@ class TrainLog:
             stream.close()
         if self._tensorboard is not None:
             self._tensorboard.close()
+
+
+def scalars(prefix: str, values: Mapping[str, Any]) -> dict[str, float]:
+    """A line as curves: `train/loss`, `train/stream_losses/debian.en`. Counts of the run so far are an axis, no curve.
+
+    >>> scalars("train", {"train_step": 3, "phase": "decay", "loss": 2.5, "language_losses": {"en": 2.0}})
+    {'train/loss': 2.5, 'train/language_losses/en': 2.0}
+    """
+    found: dict[str, float] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and key not in NOT_CURVES:
+            found |= scalars(f"{prefix}/{key}", value)
+        elif isinstance(value, int | float) and key not in NOT_CURVES:
+            found[f"{prefix}/{key}"] = float(value)
+    return found
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -22,11 +22,14 @@ import torch
 from torch import Tensor
 
 from diglot.core.errors import DiglotError, InputError
+from diglot.core.hardware import resident_peak_bytes
+from diglot.core.peaks import product_peak
 from diglot.core.progress import Bar, Progress
 from diglot.core.seeds import derive_seed
+from diglot.core.storage import write_json
 from diglot.model.accounting import parameter_counts, train_flops_per_token
 from diglot.model.decoder import Decoder
-from diglot.train.backend import choose_backend, prepared
+from diglot.train.backend import choose_backend, prepared, uncompiled
 from diglot.train.checkpoints import (
     Checkpoint,
     Counters,
@@ -36,15 +39,15 @@ from diglot.train.checkpoints import (
     prune,
     write_checkpoint,
 )
-from diglot.train.log import TRAIN, TrainLog, read_lines
+from diglot.train.log import RUN, TRAIN, TrainLog, read_lines
 from diglot.train.optimizers import Optimizer
 from diglot.train.prefetch import Prefetch, checked
+from diglot.train.speed import Speedometer, no_peak
 from diglot.train.spike_guard import SpikeGuard
-from diglot.train.types import IGNORE, Batch, ItemLosses, LoopSettings, Objective, Phase, TrainReport
+from diglot.train.stream_losses import StreamLosses
+from diglot.train.types import IGNORE, Batch, Evaluation, ItemLosses, LoopSettings, Objective, Phase, TrainReport
 
-__all__ = ["IGNORE", "Batch", "ItemLosses", "LoopSettings", "Objective", "Phase", "TrainReport", "train"]
-
-SECONDS_BETWEEN_TIMINGS = 5.0
+__all__ = ["IGNORE", "Batch", "Evaluation", "ItemLosses", "LoopSettings", "Objective", "Phase", "TrainReport", "train"]
 
 
 def train(
@@ -56,12 +59,13 @@ def train(
     seed: int,
     settings: LoopSettings,
     progress: Progress,
+    evaluation: Evaluation | None = None,
 ) -> TrainReport:
     """Train `model` in place through all phases, resuming from the newest checkpoint in `out/checkpoints`.
 
     Raises: DiglotError when a loss is not finite, or after a signal, with the checkpoint that was saved.
     """
-    run = _Run(model, phases, objective, out, seed, settings, progress)
+    run = _Run(model, phases, objective, out, seed, settings, progress, evaluation)
     with prepared(run.backend, model):
         return run.to_the_end()
 
@@ -82,9 +86,11 @@ class _Run:
         seed: int,
         settings: LoopSettings,
         progress: Progress,
+        evaluation: Evaluation | None,
     ) -> None:
         self.model, self.phases, self.objective = model, phases, objective
         self.out, self.settings, self.progress = out, settings, progress
+        self.evaluation = evaluation
         self.starts = [sum(p.num_train_steps for p in phases[:i]) for i in range(len(phases) + 1)]
         first = phases[0].batch_at(0)
         length = first[0]["input_ids"].shape[1]
@@ -102,6 +108,9 @@ class _Run:
         self.stop_signal: int | None = None
         self.last_checkpoint: Checkpoint | None = None
         self.seed = seed
+        self.peak = product_peak(self.backend.precision, num_threads=self.backend.num_threads)
+        self.speed = Speedometer(self.peak)
+        self.streams = StreamLosses(settings.stream_names)
 
     def to_the_end(self) -> TrainReport:
         torch.manual_seed(derive_seed(self.seed, "train"))
@@ -114,9 +123,13 @@ class _Run:
             f"{self.starts[-1]:,} training steps, {self.total_tokens:,} tokens, {self.backend.precision}, "
             f"{self.backend.num_threads} threads"
         )
+        if self.peak is None and any(phase.flops_per_token for phase in self.phases):
+            self.progress.say(
+                f"{self.settings.label}: no MFU: {no_peak(self.backend.precision, self.backend.num_threads)}"
+            )
+        write_json(self.out / RUN, self._description())
         started = time.perf_counter()
         first_tokens = self.done.num_tokens
-        first_seconds = 0.0  # of the first training step, which waits for the compiler
         left = self.starts[-1] - self.done.train_steps_done
         self.model.train()
         with (
@@ -125,20 +138,20 @@ class _Run:
             self.progress.bar(self.settings.label, left, "training steps") as bar,
             self._signals(),
         ):
-            clock = _Clock()
+            self.speed = Speedometer(self.peak)
             while self.done.train_steps_done < self.starts[-1]:
                 number = self.done.train_steps_done
                 before = self.done.num_tokens
                 line = self._train_step(number, prefetch.get(number))
                 if number % self.settings.log_every == 0 or number + 1 in self.starts or "skipped" in line:
-                    log.train_step(line)
-                first_seconds = first_seconds or time.perf_counter() - started
-                self._show(bar, clock, log, line, self.done.num_tokens - before, prefetch.wait_share)
-                self._save_when_due(before)
+                    log.train_step({**line, **self.streams.take()})
+                self._show(bar, log, line, self.done.num_tokens - before, prefetch.wait_share)
+                self._evaluate_when_due(log, line, before)
+                self._save_when_due(before)  # last, so that a line of any log is there when its checkpoint is
             wait_share = prefetch.wait_share
         self.model.eval()
         seconds = time.perf_counter() - started
-        return self._report(seconds, first_seconds, self.done.num_tokens - first_tokens, wait_share)
+        return self._report(seconds, self.done.num_tokens - first_tokens, wait_share)
 
     def _resume(self) -> None:
         checkpoint = newest_valid(self.out / "checkpoints", self.settings.order_fingerprint, self._warn)
@@ -154,6 +167,7 @@ class _Run:
         with torch.no_grad():
             for name, parameter in own.items():
                 parameter.copy_(weights[name])
+        self.streams.load_state(tensors)
         self.done, self.resumed_from, self.last_checkpoint = checkpoint.counters, checkpoint.name, checkpoint
         number = self.done.train_steps_done
         if number < self.starts[-1]:
@@ -245,6 +259,7 @@ class _Run:
             losses.total.backward()  # type: ignore[no-untyped-call]
             found.append(losses.total.item())
             count += int(losses.count)
+            self.streams.add(batch, losses)
             for name, value in losses.stats.items():
                 stats[name] = stats.get(name, 0.0) + float(value)
         if count == 0:
@@ -264,21 +279,25 @@ class _Run:
         for parameter in self.model.parameters():
             parameter.grad = None
 
-    def _show(
-        self, bar: Bar, clock: _Clock, log: TrainLog, line: dict[str, Any], tokens: int, wait_share: float
-    ) -> None:
-        speed = clock.tick(tokens)
-        bar.advance(1, f"loss {line['loss']:.3f}  {line['num_tokens']:,} tokens, {speed:,.0f}/s  {line['phase']}")
-        if clock.due():
-            log.timing(
-                {
-                    "train_step": line["train_step"],
-                    "num_tokens": line["num_tokens"],
-                    "tokens_per_second": round(speed, 1),
-                    "seconds": round(clock.elapsed(), 3),
-                    "loader_wait_share": round(wait_share, 5),
-                }
-            )
+    def _show(self, bar: Bar, log: TrainLog, line: dict[str, Any], tokens: int, wait_share: float) -> None:
+        number = line["train_step"]
+        cost = self.phases[self._phase_index(number)].flops_per_token
+        self.speed.tick(tokens, None if cost is None else cost * tokens)
+        bar.advance(1, f"loss {line['loss']:.3f}  {line['num_tokens']:,} tokens, {self.speed.note()}  {line['phase']}")
+        if timing := self.speed.line(last=self.done.train_steps_done == self.starts[-1]):
+            timing["loader_wait_share"] = round(wait_share, 5)
+            log.timing({"train_step": number, "num_tokens": line["num_tokens"], **timing})
+
+    def _evaluate_when_due(self, log: TrainLog, line: dict[str, Any], tokens_before: int) -> None:
+        if self.evaluation is None:
+            return
+        every = self.evaluation.every_tokens
+        if self.done.train_steps_done in self.starts or tokens_before // every != self.done.num_tokens // every:
+            with self.speed.paused(), uncompiled(self.model):
+                self.model.eval()
+                found = self.evaluation.measure(self.model)
+                self.model.train()
+            log.evaluation({key: line[key] for key in ("train_step", "phase", "num_tokens")} | dict(found))
 
     def _save_when_due(self, tokens_before: int) -> None:
         if self.stop_signal is not None and self.done.train_steps_done < self.starts[-1]:
@@ -303,6 +322,7 @@ class _Run:
         if self.guard is not None:
             values = {f"guard.{key}": value for key, value in self.guard.state().items()}
             tensors |= {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
+        tensors |= self.streams.state()
         folder = self.out / "checkpoints"
         self.last_checkpoint = write_checkpoint(
             folder,
@@ -315,6 +335,17 @@ class _Run:
         )
         prune(folder, self.settings.keep_rolling)
         return self.last_checkpoint
+
+    def _description(self) -> dict[str, Any]:
+        """run.json: what `diglot watch` shows beside the logs."""
+        return {
+            "label": self.settings.label,
+            "phases": [{"name": phase.name, "num_train_steps": phase.num_train_steps} for phase in self.phases],
+            "num_tokens": self.total_tokens,
+            "parameters": parameter_counts(self.model.config).total,
+            "peak": f"{self.peak.subject}: {self.peak.text}" if self.peak else None,
+            **self._facts(),
+        }
 
     def _facts(self) -> dict[str, Any]:
         """What can change the last bits of a result."""
@@ -347,7 +378,7 @@ class _Run:
             for which, handler in before.items():
                 signal.signal(which, handler)
 
-    def _report(self, seconds: float, first_seconds: float, tokens: int, wait_share: float) -> TrainReport:
+    def _report(self, seconds: float, tokens: int, wait_share: float) -> TrainReport:
         lines = [line for line in read_lines(self.out / TRAIN) if not line.get("skipped")]
         losses = [line["loss"] for line in lines]
         tail = losses[-max(1, len(losses) // 10) :]
@@ -358,8 +389,12 @@ class _Run:
             phase_losses={line["phase"]: line["loss"] for line in lines},
             resumed_from=self.resumed_from,
             seconds=seconds,
-            first_train_step_seconds=first_seconds,
-            tokens_per_second=tokens / seconds if tokens else 0.0,
+            first_train_step_seconds=self.speed.first_seconds,
+            evaluation_seconds=self.speed.paused_seconds,
+            tokens_per_second=tokens / (seconds - self.speed.paused_seconds) if tokens else 0.0,
+            mfu=self.speed.mfu,
+            peak=f"{self.peak.subject}: {self.peak.text}" if self.peak else None,
+            resident_peak_bytes=resident_peak_bytes(),
             loader_wait_share=wait_share,
             num_skipped=self.guard.num_skipped if self.guard is not None else 0,
             num_threads=self.backend.num_threads,
@@ -367,27 +402,3 @@ class _Run:
             compiled=self.backend.compiled,
             notes=self.backend.notes,
         )
-
-
-class _Clock:
-    """Speed over the last training steps, and when to write it down."""
-
-    def __init__(self) -> None:
-        self._start = self._last = self._noted = time.perf_counter()
-        self._speed = 0.0
-
-    def tick(self, tokens: int) -> float:
-        now = time.perf_counter()
-        speed = tokens / max(now - self._last, 1e-9)
-        self._speed = speed if self._speed == 0.0 else 0.9 * self._speed + 0.1 * speed
-        self._last = now
-        return self._speed
-
-    def due(self) -> bool:
-        if self._last - self._noted < SECONDS_BETWEEN_TIMINGS:
-            return False
-        self._noted = self._last
-        return True
-
-    def elapsed(self) -> float:
-        return self._last - self._start

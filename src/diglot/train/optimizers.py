@@ -134,7 +134,7 @@ class Adafactor:
     def step(self, lr: float) -> None:
         for group, lr_ratio in zip(self.optimizer.param_groups, self.lr_ratios, strict=True):
             group["lr"] = lr * lr_ratio
-        self.optimizer.step()
+        self.optimizer.step()  # type: ignore[no-untyped-call]
 
 
 def _layer_matrices(model: Decoder) -> list[MuonMatrix]:

@@ -150,6 +150,11 @@ class DataOrder:
         return self._phase_starts[-1]
 
     @property
+    def stream_names(self) -> tuple[str, ...]:
+        """Every stream, in the order that batches number them."""
+        return tuple(sorted(self.sizes))
+
+    @property
     def mixture_fingerprint(self) -> str:
         """Names everything that determines the order."""
         return fingerprint("data_order", 1, self.to_plan(), {}, self.seed)

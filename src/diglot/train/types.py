@@ -20,7 +20,15 @@ IGNORE = -100  # a target that is not learned from: prompt, padding
 
 Batch = Mapping[str, Tensor]
 """One microbatch: at least `input_ids` int64 [B, T] and `targets` int64 [B, T] with IGNORE; objectives may add keys.
-Where rows are padded, `attention_mask` bool [B, T] is true for real tokens."""
+Where rows are padded, `attention_mask` bool [B, T] is true for real tokens. `streams` int64 [B] numbers the stream that
+each row comes from, after `LoopSettings.stream_names`."""
+
+
+class RowLosses(NamedTuple):
+    """Cross-entropy by sequence of a microbatch, detached: sums in nats, and over how many targets."""
+
+    losses: Tensor  # [B]
+    counts: Tensor  # [B]
 
 
 class ItemLosses(NamedTuple):
@@ -30,6 +38,7 @@ class ItemLosses(NamedTuple):
     # How many items (tokens, pairs) the sum is over. The name hides tuple.count, which nobody asks.
     count: int | Tensor  # type: ignore[assignment]
     stats: Mapping[str, Tensor]  # further sums for the log, detached; logged divided by the same count
+    rows: RowLosses | None = None  # for the loss of each stream; objectives whose items are not tokens have none
 
 
 Objective = Callable[[Decoder, Batch], ItemLosses]
@@ -44,6 +53,7 @@ class Phase:
     reset_optimizer: start with fresh optimizer state; otherwise the state of the phase before goes on.
     num_tokens: what it reads, where that is known; otherwise its first batch stands for all.
     reads: what a phase-local training step reads, in words, for the error that has to name it.
+    flops_per_token: floating-point operations to learn from a token, for the MFU; None where nobody counted them.
     """
 
     name: str
@@ -54,6 +64,24 @@ class Phase:
     reset_optimizer: bool = True
     num_tokens: int | None = None
     reads: Callable[[int], str] | None = None
+    flops_per_token: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Something to measure beside training.
+
+    measure: model in evaluation mode -> metric -> group -> value, for example bits_per_byte -> en -> 1.31. It must draw
+        no random numbers and leave the weights alone. Layers are not compiled in it: its batches have their own shapes.
+    every_tokens: measured when training crosses a multiple of it, and at the end of each phase.
+    """
+
+    measure: Callable[[Decoder], Mapping[str, Mapping[str, float]]]
+    every_tokens: int
+
+    def __post_init__(self) -> None:
+        if self.every_tokens < 1:
+            raise ConfigError(f"every_tokens = {self.every_tokens}, but it counts from 1. Leave the evaluation out.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +90,7 @@ class LoopSettings:
     `compile` and `num_threads` can touch its last bits.
 
     order_fingerprint: names the data and its order; a checkpoint with another one is refused.
+    stream_names: what `streams` of the batches numbers, for the loss of each; empty where batches say no stream.
     precision: `auto` takes bfloat16 autocast where the CPU multiplies it in hardware, float32 elsewhere.
     compile: `auto` compiles when the run is long enough to win back the compiler's time and a C++ compiler is there.
     checkpoint_every_tokens: None saves only at the end and on a signal.
@@ -71,6 +100,7 @@ class LoopSettings:
 
     order_fingerprint: str
     label: str = "train"
+    stream_names: tuple[str, ...] = ()
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: Literal["auto", "always", "never"] = "auto"
     clip_norm: float | None = 1.0
@@ -110,7 +140,11 @@ class TrainReport:
     resumed_from: str | None  # name of the checkpoint
     seconds: float
     first_train_step_seconds: float  # with the compiler's time, where it compiled
-    tokens_per_second: float
+    evaluation_seconds: float  # of `seconds`
+    tokens_per_second: float  # over all seconds but those of evaluation
+    mfu: float | None  # of all training steps but the first, against `peak`
+    peak: str | None  # the measured peak of this machine; None where none was measured
+    resident_peak_bytes: int  # the most memory the process has held, also before training
     loader_wait_share: float  # of the time after the first training step: waiting for batches
     num_skipped: int  # training steps whose update the spike guard left out, of the whole run
     num_threads: int

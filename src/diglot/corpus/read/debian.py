@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from diglot.core.cache import cache_root
 from diglot.core.errors import ConfigError, InputError
 from diglot.core.progress import Progress
 
@@ -44,9 +45,7 @@ class Package:
 
 def cache_folder() -> Path:
     """Where packages are kept: `$DIGLOT_CACHE/debian`, else `$XDG_CACHE_HOME/diglot/debian` (usually ~/.cache)."""
-    own = os.environ.get("DIGLOT_CACHE")
-    base = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diglot"
-    return base / "debian"
+    return cache_root() / "debian"
 
 
 def fetch(names: Sequence[str], cache: Path, progress: Progress) -> list[Package]:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from diglot.model.decoder import Decoder
 from diglot.train.objectives.router import with_router_losses
-from diglot.train.types import IGNORE, Batch, ItemLosses, Objective
+from diglot.train.types import IGNORE, Batch, ItemLosses, Objective, RowLosses
 
 CHUNK_LOGITS = 2**21  # 8 MB of float32: what a core's share of the last-level cache holds
 
@@ -34,18 +34,19 @@ def next_token(*, z_loss: float = 0.0) -> Objective:
     def objective(model: Decoder, batch: Batch) -> ItemLosses:
         trunk = model.trunk(batch["input_ids"], document_ids_BT=batch.get("document_ids"))
         targets_N = batch["targets"].flatten()
-        total, cross_entropy = linear_cross_entropy(
+        total, losses_N = linear_cross_entropy(
             trunk.hidden.flatten(0, 1),
             model.lm_head.weight,
             targets_N,
             z_loss=z_loss,
             softcap=model.config.logit_softcap,
         )
-        count = int((targets_N != IGNORE).sum())
+        rows = RowLosses(losses_N.view_as(batch["targets"]).sum(dim=1), (batch["targets"] != IGNORE).sum(dim=1))
+        count = int(rows.counts.sum())
         total, stats = with_router_losses(total, count, trunk.routers, model.config.moe)
         if z_loss or stats:
-            stats = {"cross_entropy": cross_entropy, **stats}
-        return ItemLosses(total, count, stats)
+            stats = {"cross_entropy": losses_N.sum(), **stats}
+        return ItemLosses(total, count, stats, rows)
 
     return objective
 
@@ -56,16 +57,14 @@ def linear_cross_entropy(
     """Sum over targets of logsumexp(z) - z[target] + z_loss * logsumexp(z)^2, with z = hidden @ weight^T, capped to
     softcap * tanh(z / softcap) where there is a cap.
 
-    Returns: that sum, differentiable in hidden and weight; and the sum of the cross-entropy alone, detached. Both
-    float32
-        scalars in nats. Products run in bfloat16 under CPU autocast, sums and exponentials always in float32.
+    Returns: that sum, differentiable in hidden and weight; and the cross-entropy alone of each target [N], detached, 0
+        where it is IGNORE. Both float32 in nats. Products run in bfloat16 under CPU autocast, sums and exponentials
+        always in float32.
     """
     dtype = torch.bfloat16 if torch.is_autocast_enabled("cpu") else torch.float32
     needs_gradient = torch.is_grad_enabled() and (hidden_ND.requires_grad or weight_VD.requires_grad)
-    total, cross_entropy = _LinearCrossEntropy.apply(
-        hidden_ND, weight_VD, targets_N, z_loss, softcap, dtype, needs_gradient
-    )
-    return total, cross_entropy
+    total, losses_N = _LinearCrossEntropy.apply(hidden_ND, weight_VD, targets_N, z_loss, softcap, dtype, needs_gradient)
+    return total, losses_N
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -85,7 +84,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             d_hidden = torch.empty_like(x) if gradient else None
             d_weight = torch.zeros_like(weight) if gradient else None
             total = torch.zeros((), dtype=torch.float32)
-            cross_entropy = torch.zeros((), dtype=torch.float32)
+            losses_N = torch.empty(x.shape[0], dtype=torch.float32, device=x.device)
             chunk = max(1, CHUNK_LOGITS // weight.shape[0])
             for start in range(0, x.shape[0], chunk):
                 rows, y = x[start : start + chunk], targets[start : start + chunk, None]
@@ -98,7 +97,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                     z.mul_(softcap)
                 log_sum = torch.logsumexp(z, dim=1, keepdim=True)
                 losses = torch.where(kept, log_sum - z.gather(1, y), 0.0)
-                cross_entropy += losses.sum()
+                losses_N[start : start + chunk] = losses[:, 0]
                 total += losses.sum() if not z_loss else (losses + z_loss * torch.where(kept, log_sum**2, 0.0)).sum()
                 if d_hidden is None or d_weight is None:
                     continue
@@ -119,8 +118,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         ctx.dtypes = hidden.dtype
         if gradient:
             ctx.save_for_backward(d_hidden, d_weight)
-        ctx.mark_non_differentiable(cross_entropy)
-        return total, cross_entropy
+        ctx.mark_non_differentiable(losses_N)
+        return total, losses_N
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

@@ -1,0 +1,73 @@
+"""The mean loss of each stream since the last line of the log, out of the forward passes that training does anyway.
+
+A stream is `<source>.<language>`; languages are sums over their streams. What was added since the last line is part of
+a checkpoint, so that a resumed run logs the same means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diglot.train.types import Batch, ItemLosses
+
+STATE = ("log.stream_losses", "log.stream_items")  # names of the tensors in a checkpoint
+
+
+class StreamLosses:
+    """Sums over the rows of microbatches, by the batch's `streams`. Batches or objectives without rows add nothing."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = tuple(names)
+        self._losses = torch.zeros(len(self.names), dtype=torch.float64)  # nats
+        self._items = torch.zeros(len(self.names), dtype=torch.int64)
+
+    def add(self, batch: Batch, found: ItemLosses) -> None:
+        if not self.names or found.rows is None or "streams" not in batch:
+            return
+        streams_B = batch["streams"].cpu()
+        self._losses.index_add_(0, streams_B, found.rows.losses.cpu().double())
+        self._items.index_add_(0, streams_B, found.rows.counts.cpu())
+
+    def take(self) -> dict[str, Any]:
+        """Means in nats a token and tokens of each stream that was read, and means of each language; starts afresh.
+
+        Empty where nothing was added.
+        """
+        losses, items = self._losses.tolist(), self._items.tolist()
+        self._losses.zero_()
+        self._items.zero_()
+        by_stream = {name: (loss, num) for name, loss, num in zip(self.names, losses, items, strict=True) if num}
+        if not by_stream:
+            return {}
+        by_language: dict[str, tuple[float, int]] = {}
+        for name, (loss, num) in by_stream.items():
+            before = by_language.get(language_of(name), (0.0, 0))
+            by_language[language_of(name)] = (before[0] + loss, before[1] + num)
+        return {
+            "stream_losses": {name: loss / num for name, (loss, num) in by_stream.items()},
+            "stream_items": {name: num for name, (_, num) in by_stream.items()},
+            "language_losses": {name: loss / num for name, (loss, num) in sorted(by_language.items())},
+        }
+
+    def state(self) -> dict[str, Tensor]:
+        """For a checkpoint; empty where no stream has a name."""
+        return dict(zip(STATE, (self._losses.clone(), self._items.clone()), strict=True)) if self.names else {}
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from a checkpoint; one that was written without streams leaves the sums at zero."""
+        if self.names and all(name in tensors for name in STATE):
+            self._losses.copy_(tensors[STATE[0]])
+            self._items.copy_(tensors[STATE[1]])
+
+
+def language_of(stream: str) -> str:
+    """The language of a stream as `pack` names it.
+
+    >>> language_of("debian-faq.zh-Hans")
+    'zh-Hans'
+    """
+    return stream.rpartition(".")[2]
