@@ -132,6 +132,22 @@ def test_a_spike_leaves_weights_and_optimizer_alone_and_is_written_down(tmp_path
     assert not any("skipped" in line for line in read_lines(tmp_path / "unguarded" / "train.jsonl"))
 
 
+def test_another_level_in_another_phase_is_no_spike(tmp_path: Path) -> None:
+    first, second = tiny_run.phases()
+
+    def scaled(scale: float, phase: Phase) -> Phase:
+        scales = {"scale": torch.tensor(scale)}
+        return replace(phase, batch_at=lambda n: [{**batch, **scales} for batch in phase.batch_at(n)])
+
+    report = tiny_run.run(
+        tmp_path,
+        run_phases=[scaled(1.0, first), scaled(100.0, second)],
+        objective=tiny_run.spiky_objective,
+        spike_guard=tiny_run.GUARD,
+    )
+    assert report.num_skipped == 0
+
+
 def test_a_guard_that_meets_no_spike_changes_nothing(tmp_path: Path) -> None:
     tiny_run.run(tmp_path / "without")
     tiny_run.run(tmp_path / "with", spike_guard=replace(tiny_run.GUARD, factor=1000.0))
