@@ -96,7 +96,7 @@ def pretrained(store: Path, pack: Artifact, tokenizer: Artifact) -> Artifact:
         PhaseConfig(name="decay", epochs=0.25, batch_tokens=512, learning_rate=1e-3),
     )
     model = ModelConfig(d_model=32, num_layers=2, num_heads=4, max_seq_len=128)
-    settings = {"model": model, "phases": phases, "sequence_length": 64, "compile": "never", "tensorboard": False}
+    settings = {"model": model, "phases": phases, "sequence_length": 64, "compile": "never", "loggers": ()}
     inputs = {"from": pack, "tokenizer": tokenizer}
     return run_step(PRETRAIN, store / "pretrain" / "base", inputs=inputs, **settings, **ONE_THREAD)
 

@@ -91,7 +91,7 @@ def test_pretrain_reads_what_was_found(inputs: dict[str, Artifact]) -> None:
         model=SETTINGS["model"],
         sequence_length=32,
         compile="never",
-        tensorboard=False,
+        loggers=(),
         num_threads=1,
     )
     quotas = read_json(artifact.path / "plan.json")["order"]["phases"][0]["quotas"]

@@ -53,7 +53,7 @@ SETTINGS: dict[str, Any] = {
     "phases": PHASES,
     "sequence_length": 64,
     "compile": "never",
-    "tensorboard": False,
+    "loggers": (),
     "num_threads": 1,
 }
 

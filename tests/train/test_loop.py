@@ -238,7 +238,7 @@ def test_torch_is_left_as_it_was_found(tmp_path: Path) -> None:
 
 def test_tensorboard_files_are_written_when_asked_for(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
-    tiny_run.run(tmp_path, tensorboard=True)
+    tiny_run.run(tmp_path, loggers=("tensorboard",))
     assert list((tmp_path / "tensorboard").glob("events.*"))
 
 

@@ -30,6 +30,8 @@ def test_lines_that_are_added_are_seen_and_half_lines_are_waited_for(tmp_path: P
     # A resumed run cuts the log at its checkpoint and writes the file anew.
     write_text(log, line(0) + line(10))
     assert [x["train_step"] for x in watcher.look().train] == [0, 10]
+    write_text(log, line(0) + line(7) + line(8) + line(9))  # longer than what was read
+    assert [x["train_step"] for x in watcher.look().train] == [0, 7, 8, 9]
 
 
 def test_the_newest_line_of_any_log_tells_how_far_it_is_and_how_long_it_takes(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def spiky_objective(model: Decoder, batch: Batch) -> ItemLosses:
 
 
 def settings(**changes: Any) -> LoopSettings:
-    usual = {"order_fingerprint": "tiny", "compile": "never", "num_threads": 1, "log_every": 1, "tensorboard": False}
+    usual = {"order_fingerprint": "tiny", "compile": "never", "num_threads": 1, "log_every": 1, "loggers": ()}
     return LoopSettings(**{**usual, "checkpoint_every_tokens": 2 * TOKENS_PER_STEP, **changes})
 
 

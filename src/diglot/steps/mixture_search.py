@@ -286,7 +286,7 @@ def _train_and_score(
             label=f"{context.step} {folder.name}",
             compile="never",
             num_threads=config.num_threads,
-            tensorboard=False,
+            loggers=(),
         ),
         progress=context.progress,
     )

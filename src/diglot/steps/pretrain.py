@@ -20,6 +20,7 @@ from diglot.model.config import DecoderConfig, InitConfig
 from diglot.model.huggingface.config import decoder_config
 from diglot.model.sizes import ModelConfig
 from diglot.steps.context import Planned, StepContext, StepKind, input_step, runtime
+from diglot.train.loggers import check_loggers
 from diglot.train.mixture_table import MixtureRow, mixture_lines, mixture_rows
 from diglot.train.optimizer_config import OptimizerConfig
 from diglot.train.order import DataOrder, PhaseMix, plan_order
@@ -68,6 +69,7 @@ class PretrainConfig:
     recompute_every: compute every n-th layer again in the backward pass instead of keeping its activations; 0 for none.
     evaluate_every_tokens: measure bits per byte on held-out documents whenever so many tokens were read, and at the end
         of each phase; None never does. Training itself is not touched.
+    loggers: any of tensorboard, wandb, trackio.
     evaluate_tokens: held-out tokens of each language that are measured then, in whole documents: the first of those
         that a step `evaluate` of the recipe scores.
     """
@@ -98,9 +100,10 @@ class PretrainConfig:
     keep_rolling: int | None = runtime(2)
     evaluate_every_tokens: int | None = runtime(None)
     evaluate_tokens: int = runtime(4096)
-    tensorboard: bool = runtime(True)
+    loggers: tuple[str, ...] = runtime(("tensorboard",))
 
     def __post_init__(self) -> None:
+        check_loggers(self.loggers)
         if min(self.evaluate_tokens, 1 if self.evaluate_every_tokens is None else self.evaluate_every_tokens) < 1:
             raise ConfigError(
                 "evaluate_every_tokens and evaluate_tokens count from 1. Leave the former out to measure nothing."
@@ -246,7 +249,7 @@ def pretrain(config: PretrainConfig, context: StepContext) -> dict[str, Any]:
             checkpoint_every_tokens=config.checkpoint_every_tokens,
             keep_rolling=config.keep_rolling,
             num_threads=config.num_threads,
-            tensorboard=config.tensorboard,
+            loggers=config.loggers,
         ),
         progress=context.progress,
         evaluation=_evaluation(config, packed, tokenizer, context.seed),

@@ -1,22 +1,23 @@
-"""What a run writes down: train.jsonl, timing.jsonl and TensorBoard files.
+"""What a run writes down: files with a line of JSON for each moment, and the same numbers for loggers with curves.
 
 train.jsonl      one line per logged training step; on one machine, byte-identical however often the run was killed.
                  `loss` is of that training step, `stream_losses` of all since the line before
 timing.jsonl     seconds, speed, MFU and memory; differs from run to run
 eval.jsonl       what was measured on the model beside training; as reproducible as train.jsonl
 run.json         what the run is: phases, precision, threads, the peak of the machine
-tensorboard/     the same numbers for TensorBoard
+tensorboard/, wandb/  where `train/loggers.py` writes, if asked
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
 from diglot.core.storage import write_text
+from diglot.train.loggers import open_loggers
 
 TRAIN, TIMING, EVALUATION, RUN = "train.jsonl", "timing.jsonl", "eval.jsonl", "run.json"
 NOT_CURVES = ("train_step", "num_tokens", "num_items", "stream_items")
@@ -25,34 +26,32 @@ NOT_CURVES = ("train_step", "num_tokens", "num_items", "stream_items")
 class TrainLog:
     """Opened at a training step: lines of that step and later are cut off first, as they will be written again."""
 
-    def __init__(self, folder: Path, first_train_step: int, tensorboard: bool) -> None:
+    def __init__(self, folder: Path, first_train_step: int, loggers: Iterable[str] = (), label: str = "train") -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._streams: dict[str, IO[str]] = {}
         self._folder = folder
+        self._loggers = open_loggers(loggers, folder, label, first_train_step)
         for name in (TRAIN, TIMING, EVALUATION):
             kept = [line for line in read_lines(folder / name) if line["train_step"] < first_train_step]
             if kept or name != EVALUATION or (folder / name).exists():
                 write_text(folder / name, "".join(_line(line) for line in kept))
-        self._tensorboard = _tensorboard_writer(folder / "tensorboard", first_train_step) if tensorboard else None
 
     def train_step(self, values: Mapping[str, Any]) -> None:
         """One line of train.jsonl; has `train_step`, and nothing that depends on the clock."""
         self._write(TRAIN, values)
-        if self._tensorboard is not None:
-            for key, value in scalars("train", values).items():
-                self._tensorboard.add_scalar(key, value, values["train_step"])
+        self._log("train", values)
 
     def timing(self, values: Mapping[str, Any]) -> None:
         self._write(TIMING, values)
-        if self._tensorboard is not None:
-            for key, value in scalars("speed", values).items():
-                self._tensorboard.add_scalar(key, value, values["train_step"])
+        self._log("speed", values)
 
     def evaluation(self, values: Mapping[str, Any]) -> None:
         self._write(EVALUATION, values)
-        if self._tensorboard is not None:
-            for key, value in scalars("evaluation", values).items():
-                self._tensorboard.add_scalar(key, value, values["train_step"])
+        self._log("evaluation", values)
+
+    def _log(self, prefix: str, values: Mapping[str, Any]) -> None:
+        for logger in self._loggers:
+            logger.log(scalars(prefix, values), values["train_step"])
 
     def _write(self, name: str, values: Mapping[str, Any]) -> None:
         if name not in self._streams:
@@ -68,8 +67,8 @@ class TrainLog:
     ) -> None:
         for stream in self._streams.values():
             stream.close()
-        if self._tensorboard is not None:
-            self._tensorboard.close()
+        for logger in self._loggers:
+            logger.close()
 
 
 def scalars(prefix: str, values: Mapping[str, Any]) -> dict[str, float]:
@@ -102,9 +101,3 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 def _line(values: Mapping[str, Any]) -> str:
     return json.dumps(values, ensure_ascii=False) + "\n"
-
-
-def _tensorboard_writer(folder: Path, first_train_step: int) -> Any:
-    from torch.utils.tensorboard import SummaryWriter  # takes a second to import
-
-    return SummaryWriter(str(folder), purge_step=first_train_step or None, max_queue=1000, flush_secs=30)

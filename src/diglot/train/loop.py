@@ -133,7 +133,7 @@ class _Run:
         left = self.starts[-1] - self.done.train_steps_done
         self.model.train()
         with (
-            TrainLog(self.out, self.done.train_steps_done, self.settings.tensorboard) as log,
+            TrainLog(self.out, self.done.train_steps_done, self.settings.loggers, self.settings.label) as log,
             Prefetch(self._batches_at, self.done.train_steps_done, self.starts[-1]) as prefetch,
             self.progress.bar(self.settings.label, left, "training steps") as bar,
             self._signals(),

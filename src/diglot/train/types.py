@@ -13,6 +13,7 @@ from torch import Tensor
 
 from diglot.core.errors import ConfigError
 from diglot.model.decoder import Decoder
+from diglot.train.loggers import check_loggers
 from diglot.train.optimizer_config import OptimizerConfig
 from diglot.train.spike_guard import SpikeGuardConfig
 
@@ -95,6 +96,7 @@ class LoopSettings:
     compile: `auto` compiles when the run is long enough to win back the compiler's time and a C++ compiler is there.
     checkpoint_every_tokens: None saves only at the end and on a signal.
     keep_rolling: keep this many of the newest rolling checkpoints; None deletes nothing.
+    loggers: names from `train/loggers.py`, beside the files with lines of JSON.
     release_tokens: the first checkpoint at or after each of these token counts is never deleted.
     """
 
@@ -110,9 +112,10 @@ class LoopSettings:
     keep_rolling: int | None = None
     release_tokens: tuple[int, ...] = field(default=())
     num_threads: int | None = None
-    tensorboard: bool = True
+    loggers: tuple[str, ...] = ("tensorboard",)
 
     def __post_init__(self) -> None:
+        check_loggers(self.loggers)
         if self.precision not in ("auto", "fp32", "bf16"):
             raise ConfigError(f"precision '{self.precision}' is not known. Known: auto, fp32, bf16.")
         if self.compile not in ("auto", "always", "never"):
