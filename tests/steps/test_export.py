@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import numpy as np
 import pytest
 import torch
@@ -18,7 +19,7 @@ from diglot.cli import main
 from diglot.core.errors import ConfigError, DiglotError, InputError
 from diglot.core.progress import Progress
 from diglot.core.storage import read_json, write_json
-from diglot.evaluate import agreement
+from diglot.evaluate import agreement, llama_process
 from diglot.generate.chat import prompt_ids
 from diglot.generate.engine import generate
 from diglot.generate.sampling import GREEDY
@@ -32,6 +33,7 @@ from handmade_corpus import run_step
 from small_store import conversations, finetuned, packed, pretrained
 
 transformers = pytest.importorskip("transformers")
+gguf = pytest.importorskip("gguf")
 
 
 @pytest.fixture(autouse=True)
@@ -105,6 +107,12 @@ def test_a_gguf_file_was_compared_in_llama_cpp(store: dict[str, Artifact]) -> No
     record = read_json(made.path / "model" / "verification.json")
     assert record["agreement"]["differently_encoded"] == []
     assert record["limits"]["min_top1_agreement"] == 0.99
+    llama_process.open_file(str(made.path / "model" / "model-f16.gguf"), 64)
+    fields = gguf.GGUFReader(made.path / "model" / "model-f16.gguf").fields
+    template = jinja2.Environment().from_string(fields["tokenizer.chat_template"].contents())
+    messages = [{"role": "user", "content": "什么是软件包？"}]
+    asked = template.render(messages=messages, bos_token="<s>", add_generation_prompt=True)
+    assert llama_process.encode(asked, special=True) == prompt_ids(Tokenizer.load(tuned.path / "model"), messages)
 
 
 def test_a_training_checkpoint_is_exported_like_the_finished_model(store: dict[str, Artifact], tmp_path: Path) -> None:

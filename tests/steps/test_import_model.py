@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenizers
 import torch
 from safetensors.torch import load_file
 
 from diglot.core.errors import ConfigError, InputError
 from diglot.core.storage import read_json, write_json
 from diglot.ledger.artifact import Artifact
+from diglot.model.config import DecoderConfig, InitConfig
+from diglot.model.decoder import Decoder
 from diglot.model.files import load_model, save_model
+from diglot.steps.export import STEP as EXPORT
 from diglot.steps.import_model import STEP, ImportModelConfig, observe
 from diglot.steps.pack import STEP as PACK
 from diglot.steps.pretrain import STEP as PRETRAIN
@@ -21,9 +26,21 @@ from diglot.steps.pretrain import ModelConfig, PhaseConfig
 from diglot.tokenizer.tokenizer import Tokenizer
 from diglot.train.log import read_lines
 from handmade_corpus import run_step
-from small_store import packed, pretrained
+from small_store import CHINESE, ENGLISH, packed, pretrained
 
 transformers = pytest.importorskip("transformers")
+QWEN_LIKE = DecoderConfig(
+    vocab_size=416,
+    d_model=48,
+    num_layers=2,
+    num_heads=6,
+    num_kv_heads=2,
+    head_dim=8,
+    ffn_dim=80,
+    max_seq_len=160,
+    qkv_bias=True,
+    tie_embeddings=True,
+)
 SETTINGS: dict[str, Any] = {
     "phases": (PhaseConfig(name="more", tokens=4 * 512, batch_tokens=512, learning_rate=1e-4),),
     "sequence_length": 64,
@@ -125,8 +142,6 @@ def test_sequences_and_vocabularies_that_do_not_fit_the_start_are_refused(
         run_step(PRETRAIN, base.store / "pretrain" / "y", inputs={**inputs, "init_from": base}, **settings)
     small = Artifact(tmp_path / "import_model" / "small")
     model = load_model(base.path / "model")
-    from diglot.model.decoder import Decoder
-
     save_model(Decoder(model.config.changed(vocab_size=400)), small.path / "model")
     with pytest.raises(InputError, match=r"has 500 tokens.*400 rows"):
         run_step(PRETRAIN, base.store / "pretrain" / "z", inputs={**inputs, "init_from": small}, **SETTINGS)
@@ -152,3 +167,43 @@ def test_a_pickled_model_is_imported_only_where_that_is_allowed(released: Path, 
         run_step(STEP, tmp_path / "import_model" / "a", path=str(folder))
     made = run_step(STEP, tmp_path / "import_model" / "b", path=str(folder), allow_pickle=True)
     assert torch.equal(load_model(made.path / "model").embed.weight, load_model(released).embed.weight)
+
+
+def test_a_model_with_a_byte_level_tokenizer_goes_in_and_out_again(tmp_path: Path) -> None:
+    """What a released Qwen-like model goes through: imported, then written for transformers and for llama.cpp."""
+    source = tmp_path / "released"
+    save_model(Decoder(QWEN_LIKE, seed=1, init=InitConfig(std=0.2)), source, token_ids={"eos": 0})
+    byte_level(source)
+    made = run_step(STEP, tmp_path / "import_model" / "qwen", path=str(source))
+    assert (made.counts["model_type"], made.counts["tokens"]) == ("qwen2", 400)
+    assert Tokenizer.load(made.path).eos_id == 0
+    (tmp_path / "prompts.txt").write_text("A package\nThe network is\n软件包是\n", encoding="utf-8")
+    for to in ("hf", "gguf") if importlib.util.find_spec("llama_cpp") else ("hf",):
+        out = run_step(
+            EXPORT, tmp_path / "export" / to, inputs={"from": made}, to=to, prompts=f"{tmp_path}/prompts.txt"
+        )
+        assert out.counts["top1_agreement"] >= 0.99
+        record = read_json(out.path / "model" / "verification.json")
+        assert record["agreement"]["differently_encoded"] == []
+    assert (
+        load_file(tmp_path / "export/hf/model/model.safetensors").keys()
+        == load_file(source / "model.safetensors").keys()
+    )
+
+
+def byte_level(folder: Path) -> None:
+    made = tokenizers.Tokenizer(tokenizers.models.BPE())
+    made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<|endoftext|>"],
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    made.train_from_iterator([*ENGLISH, *CHINESE] * 3, trainer)
+    made.save(str(folder / "tokenizer.json"))
+    write_json(
+        folder / "tokenizer_config.json",
+        {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"},
+    )

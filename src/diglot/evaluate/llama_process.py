@@ -38,8 +38,9 @@ def close() -> None:
     _opened = None
 
 
-def encode(text: str) -> list[int]:
-    return list(_opened.tokenize(text.encode(), add_bos=False, special=False))
+def encode(text: str, special: bool = False) -> list[int]:
+    """special: names of special tokens in the text stand for these."""
+    return list(_opened.tokenize(text.encode(), add_bos=False, special=special))
 
 
 def logits(ids: list[int]) -> NDArray[np.float32]:

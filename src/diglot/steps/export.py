@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from diglot.core.errors import ConfigError, DiglotError, InputError
 from diglot.core.progress import Progress
 from diglot.core.storage import PARTIAL, read_json, write_json
-from diglot.steps.context import StepContext, StepKind, input_step
+from diglot.steps.context import StepContext, StepKind, input_step, runtime
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,7 +48,7 @@ class ExportConfig:
     to: Literal["hf", "gguf"] = "hf"
     dtype: Literal["f32", "f16", "bf16", "q8_0"] | None = None
     verify: bool = True
-    prompts: str | None = None
+    prompts: str | None = runtime(None)
     max_shard_bytes: int = MAX_SHARD_BYTES
 
     def __post_init__(self) -> None:
