@@ -55,16 +55,13 @@ def main() -> None:
     torch.set_num_threads(1)
     versions = {name: needed(name, "export").__version__ for name in ("torch", "transformers")}
     versions["llama-cpp-python"] = needed("llama_cpp", "llama").__version__
-    found = {
-        name: [measure(name, seed) for seed in range(arguments.seeds)]
-        for name in LAYOUTS
-        if not arguments.only or arguments.only in name
-    }
+    found: dict[str, Any] = {}
     print(f"{host().cpu}; {versions}")
     print("| shape | model_type | transformers | greedy | llama.cpp | float32 | float16 | top-1 |")
     print("|---|---|---|---|---|---|---|---|")
-    for name, runs in found.items():
-        print(row(name, runs))
+    for name in (name for name in LAYOUTS if not arguments.only or arguments.only in name):
+        found[name] = [measure(name, seed) for seed in range(arguments.seeds)]
+        print(row(name, found[name]), flush=True)
     if arguments.out:
         arguments.out.write_text(
             json.dumps({"host": host().to_dict(), "versions": versions, "shapes": found}, indent=1)

@@ -103,15 +103,18 @@ def test_turning_neighbours_of_reordered_rows_is_turning_halves() -> None:
     """The scores between turned queries and keys are what must not change."""
     generator = torch.Generator().manual_seed(0)
     q, k = torch.randn(2, 3 * 8, generator=generator).unbind()
-    cos, sin = (table[5] for table in rope_tables(replace(PLAIN, head_dim=8)))
+    cos, sin = rope_tables(replace(PLAIN, head_dim=8))
 
-    def halves(x: torch.Tensor) -> torch.Tensor:
+    def halves(x: torch.Tensor, position: int) -> torch.Tensor:
         first, second = x.view(3, 2, 4).unbind(1)
-        return torch.cat((first * cos - second * sin, second * cos + first * sin), -1)
+        c, s = cos[position], sin[position]
+        return torch.cat((first * c - second * s, second * c + first * s), -1)
 
-    def pairs(x: torch.Tensor) -> torch.Tensor:
+    def pairs(x: torch.Tensor, position: int) -> torch.Tensor:
         even, odd = x.view(3, 4, 2).unbind(2)
-        return torch.stack((even * cos - odd * sin, odd * cos + even * sin), -1).view(3, 8)
+        c, s = cos[position], sin[position]
+        return torch.stack((even * c - odd * s, odd * c + even * s), -1).view(3, 8)
 
-    expected = halves(q) @ halves(k).T
-    torch.testing.assert_close(pairs(neighbours(q, 3)) @ pairs(neighbours(k, 3)).T, expected)
+    expected = halves(q, 5) @ halves(k, 2).T
+    torch.testing.assert_close(pairs(neighbours(q, 3), 5) @ pairs(neighbours(k, 3), 2).T, expected)
+    assert not torch.allclose(pairs(q, 5) @ pairs(k, 2).T, expected, atol=0.1)
