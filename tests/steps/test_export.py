@@ -26,8 +26,8 @@ from diglot.generate.sampling import GREEDY
 from diglot.ledger.artifact import Artifact
 from diglot.model.decoder import Decoder
 from diglot.model.files import load_model, save_model
+from diglot.model.sizes import ModelConfig
 from diglot.steps.export import STEP, ExportConfig, Source, _worst_huggingface_tensor, open_source, write_export
-from diglot.steps.pretrain import ModelConfig
 from diglot.tokenizer.tokenizer import Tokenizer
 from handmade_corpus import run_step
 from small_store import conversations, finetuned, packed, pretrained
@@ -113,6 +113,16 @@ def test_a_gguf_file_was_compared_in_llama_cpp(store: dict[str, Artifact]) -> No
     messages = [{"role": "user", "content": "什么是软件包？"}]
     asked = template.render(messages=messages, bos_token="<s>", add_generation_prompt=True)
     assert llama_process.encode(asked, special=True) == prompt_ids(Tokenizer.load(tuned.path / "model"), messages)
+
+
+def test_a_name_that_llama_cpp_would_mistake_is_said(
+    store: dict[str, Artifact], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("diglot.tokenizer.gguf.shadowed_names", lambda vocabulary: ["<s>"])
+    tuned = store["finetune"]
+    settings = ExportConfig(from_="", to="gguf", verify=False)
+    write_export(open_source(tuned.path), tuned.store / "said", settings, prompts=None, progress=Progress())
+    assert "llama.cpp will take <s> in a text for the special token" in capsys.readouterr().err
 
 
 def test_a_training_checkpoint_is_exported_like_the_finished_model(store: dict[str, Artifact], tmp_path: Path) -> None:

@@ -245,6 +245,7 @@ class TransformersEngine:
 
     def __init__(self, folder: Path) -> None:
         transformers = needed("transformers", "export")
+        transformers.utils.logging.disable_progress_bar()
         self.model = transformers.AutoModelForCausalLM.from_pretrained(
             folder, dtype=torch.float32, trust_remote_code=False, local_files_only=True
         ).eval()

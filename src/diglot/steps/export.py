@@ -244,13 +244,16 @@ def _write_gguf(
 ) -> tuple[str | None, dict[str, Any] | None]:
     from diglot.evaluate.agreement import GGUF_LIMITS, LlamaEngine, OurEngine, needed
     from diglot.model.gguf import write_gguf
-    from diglot.tokenizer.gguf import tokenizer_fields
+    from diglot.tokenizer.gguf import shadowed_names, tokenizer_fields
     from diglot.tokenizer.tokenizer import Tokenizer, check_fits
 
     if config.verify:
         needed("llama_cpp", "llama")
     tokenizer, shape = Tokenizer.load(source.tokenizer), source.model.config
     note = check_fits(tokenizer, shape.vocab_size)
+    if tokenizer.is_exact and (names := shadowed_names(tokenizer.vocabulary)):
+        said = f"llama.cpp will take {', '.join(names)} in a text for the special token, as two pieces form that name"
+        note = f"{note}\n{said}" if note else said
     fields = tokenizer_fields(source.tokenizer, shape.vocab_size)
     dtype = config.dtype or "f16"
     path = out / f"model-{dtype}.gguf"
