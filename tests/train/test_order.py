@@ -160,6 +160,49 @@ def test_phases_of_several_lengths_and_growing_batches_fill_their_steps_and_inve
     assert DataOrder.from_plan(json.loads(json.dumps(order.to_plan()))) == order
 
 
+@st.composite
+def mixes_of_several_lengths(draw: st.DrawFn) -> tuple[dict[str, int], list[PhaseMix]]:
+    """Blocks of each stream, and phases of any length, batch and ramp; streams of one block may not fill it."""
+    held = draw(st.dictionaries(st.sampled_from(["a.en", "b.en", "c.zh"]), st.integers(1, 9), min_size=1))
+    phases = []
+    for number in range(draw(st.integers(1, 3))):
+        ramp = tuple(draw(st.lists(st.tuples(st.integers(1, 3), st.integers(1, 5)), max_size=2)))
+        pieces = draw(st.sampled_from([1, 2, 4]))
+        short = {name: draw(st.integers(1, pieces)) for name, blocks in held.items() if blocks == 1}
+        phases.append(
+            PhaseMix(
+                name=str(number),
+                num_train_steps=sum(steps for steps, _ in ramp) + draw(st.integers(0 if ramp else 1, 8)),
+                sequences_per_train_step=draw(st.integers(1, 9)),
+                mixture={},
+                ramp=ramp,
+                pieces_per_block=pieces,
+                short=short,
+            )
+        )
+    return held, phases
+
+
+@given(mixes_of_several_lengths(), st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_any_order_of_several_lengths_meets_its_quotas_and_inverts(
+    planned: tuple[dict[str, int], list[PhaseMix]], seed: int
+) -> None:
+    held, phases = planned
+    order = plan_order(phases, held, seed, max_epochs=None)
+    found: dict[tuple[int, str, int], list[int]] = defaultdict(list)
+    read: dict[int, Counter[str]] = defaultdict(Counter)
+    for train_step in range(order.num_train_steps):
+        for stream, index in order.sequences(train_step):
+            found[order.phase_index(train_step), stream, index].append(train_step)
+            read[order.phase_index(train_step)][stream] += 1
+    for number, phase in enumerate(order.phases):
+        assert dict(read[number]) == {name: quota for name, quota in phase.quotas.items() if quota}
+        for stream in held:
+            for index in range(order.num_sequences(stream, number)):
+                assert order.train_steps(stream, index, number) == found[number, stream, index]
+
+
 def test_no_token_is_read_again_before_the_others_of_its_stream_however_long_the_sequences() -> None:
     order = three_lengths()
     for stream in ("faq.en", "handbook.zh-Hans"):
