@@ -97,6 +97,7 @@ def pretrained(store: Path, pack: Artifact, tokenizer: Artifact) -> Artifact:
     )
     model = ModelConfig(d_model=32, num_layers=2, num_heads=4, max_seq_len=128)
     settings = {"model": model, "phases": phases, "sequence_length": 64, "compile": "never", "loggers": ()}
+    settings |= {"evaluate_every_tokens": 4096, "evaluate_tokens": 500}
     inputs = {"from": pack, "tokenizer": tokenizer}
     return run_step(PRETRAIN, store / "pretrain" / "base", inputs=inputs, **settings, **ONE_THREAD)
 

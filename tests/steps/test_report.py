@@ -19,6 +19,7 @@ from diglot.steps.report import STEP as REPORT
 from diglot.steps.report_page import charts, corpus_facts, duplicates, model_facts
 from diglot.steps.report_page.charts import Dot, Line
 from diglot.steps.report_page.page import bytes_text, render
+from diglot.steps.report_page.training_view import training_view
 from diglot.steps.train_tokenizer import STEP as TOKENIZER
 from handmade_corpus import Doc, run_step, selected
 from small_store import conversations, finetuned, packed, pretrained
@@ -204,6 +205,49 @@ def test_cost_covers_every_step_and_every_training_run(facts):
 def test_fine_tuning_is_shown_with_its_held_out_loss_before_and_after(facts, page):
     counts = facts["training"][1]["counts"]
     assert f"{counts['heldout_loss_before']:.3f} before, {counts['heldout_loss_after']:.3f} after" in page
+
+
+def test_pre_training_has_curves_by_language_stream_and_evaluation(facts, page):
+    base = facts["training"][0]
+    assert base["evaluation"][-1]["bits_per_byte"].keys() == {"en", "zh-Hans"}
+    for label in (
+        "loss, nats per token over tokens: en, zh-Hans",
+        "loss, en over tokens: handbook, guide",
+        "loss, zh-Hans over tokens: handbook-zh, guide-zh",
+        "bits per byte over tokens: en, zh-Hans",
+    ):
+        assert f'aria-label="{label}"' in page or f'aria-label="{swapped(label)}"' in page, label
+
+
+def swapped(label: str) -> str:
+    """Streams come by their tokens, which are nearly the same here."""
+    head, _, names = label.partition(": ")
+    return f"{head}: {', '.join(reversed(names.split(', ')))}"
+
+
+def test_mfu_is_told_with_the_peak_it_is_measured_against(facts):
+    base = facts["training"][0]
+    assert "MFU" not in training_view({**base, "counts": {**base["counts"], "mfu": None}})["text"]
+    told = {"mfu": 0.412, "peak": "fp32, 2 threads: 120 GFLOP/s (115 to 122, median of 7)"}
+    timing = [{**line, "mfu": 0.4} for line in base["timing"]]
+    shown = training_view({**base, "counts": {**base["counts"], **told}, "timing": timing})
+    assert "MFU 41.2% of the measured peak: fp32, 2 threads: 120 GFLOP/s (115 to 122, median of 7)." in shown["text"]
+    assert sum("MFU, share of the measured peak over tokens" in chart for chart in shown["charts"]) == 1
+
+
+def test_many_streams_are_drawn_a_few_in_a_chart_and_the_smallest_not_at_all():
+    names = [f"a-source-with-a-long-name-{n:02d}.en" for n in range(20)]
+    line = {
+        "loss": 3.0,
+        "stream_losses": dict.fromkeys(names, 3.0),
+        "stream_items": {name: 100 - n for n, name in enumerate(names)},
+        "language_losses": {"en": 3.0},
+    }
+    run = {"kind": "pretrain", "num_parameters": 1, "seconds": 1.0, "counts": {}, "timing": [], "evaluation": []}
+    run["log"] = [{**line, "train_step": n, "num_tokens": 10 * n + 10} for n in range(3)]
+    drawn = [chart for chart in training_view(run)["charts"] if "loss, en over" in chart]
+    assert len(drawn) == 12 / 3
+    assert all(chart.count("<polyline") == 3 for chart in drawn)
 
 
 def test_lineage_lists_inputs_before_results(facts):

@@ -9,10 +9,11 @@ import pytest
 import tiny_run
 import torch
 
+from diglot.corpus.pack import language_of
 from diglot.train.checkpoints import checkpoints, delete_checkpoint
 from diglot.train.log import read_lines
 from diglot.train.objectives.next_token import next_token
-from diglot.train.stream_losses import StreamLosses, language_of
+from diglot.train.stream_losses import StreamLosses
 from diglot.train.types import IGNORE, Batch, ItemLosses, Phase, RowLosses
 
 NAMES = ("docs.en", "faq.en", "faq.zh-Hans")

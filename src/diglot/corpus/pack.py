@@ -157,6 +157,15 @@ class PackedTokens:
         return None
 
 
+def language_of(stream: str) -> str:
+    """The language of a stream, from its name.
+
+    >>> language_of("debian-faq.zh-Hans")
+    'zh-Hans'
+    """
+    return stream.rpartition(".")[2]
+
+
 def stream_name(source: str, lang: str) -> str:
     """`<source>.<lang>`, safe as a file name also for a source in a subfolder."""
     return f"{source.replace('/', '-')}.{lang}"

@@ -103,4 +103,4 @@ def _tracer(config: ReportConfig, index: Artifact | None, by_kind: dict[str, Art
     return lambda text: trace(text, min_tokens=config.min_traced_tokens)
 
 
-STEP = StepKind(kind="report", version=3, config=ReportConfig, run=report)
+STEP = StepKind(kind="report", version=4, config=ReportConfig, run=report)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diglot.corpus.pack import language_of
 from diglot.train.types import Batch, ItemLosses
 
 STATE = ("log.stream_losses", "log.stream_items")  # names of the tensors in a checkpoint
@@ -62,12 +63,3 @@ class StreamLosses:
         if self.names and all(name in tensors for name in STATE):
             self._losses.copy_(tensors[STATE[0]])
             self._items.copy_(tensors[STATE[1]])
-
-
-def language_of(stream: str) -> str:
-    """The language of a stream as `pack` names it.
-
-    >>> language_of("debian-faq.zh-Hans")
-    'zh-Hans'
-    """
-    return stream.rpartition(".")[2]

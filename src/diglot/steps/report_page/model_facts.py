@@ -94,6 +94,7 @@ def training(run: Artifact) -> dict[str, Any]:
         "num_parameters": num_parameters(run),
         "log": thinned(_joined(run, "train.jsonl")),
         "timing": thinned(_joined(run, "timing.jsonl")),
+        "evaluation": thinned(_joined(run, "eval.jsonl")),
     }
 
 
