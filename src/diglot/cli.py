@@ -15,9 +15,11 @@ import typer
 from diglot.core.errors import DiglotError, InputError
 
 if TYPE_CHECKING:
+    from diglot.core.launch import Launch
     from diglot.core.progress import Progress
     from diglot.corpus.executor import Backend
     from diglot.ledger.artifact import Artifact
+    from diglot.train.ranks import Ranks
 
 app = typer.Typer(
     name="diglot",
@@ -65,8 +67,10 @@ def run(
     diglot run recipes/quickstart.yaml --set pages.source=my_pages/ --until distinct
     diglot run recipes/quickstart.yaml --cluster ray://head:10001 --store /mnt/shared/store
     diglot run recipes/quickstart.yaml --until signals --shard 2/8
+    torchrun --nproc-per-node 2 -m diglot run recipes/quickstart.yaml
     """
     from diglot.core.hardware import host
+    from diglot.core.launch import launch_from
     from diglot.core.progress import Progress
     from diglot.corpus.shares import Share
     from diglot.recipe.closing import closing_lines
@@ -75,11 +79,13 @@ def run(
 
     share = Share.parse(shard) if shard else None
     loaded = load_recipe(recipe, scale=scale, overrides=set_ or ())
-    if loaded.scale:
+    launch = launch_from(os.environ)
+    is_main = launch is None or launch.is_main
+    if loaded.scale and is_main:
         print(f"scale {loaded.scale}: {loaded.scale_reason}", file=sys.stderr)
-    places, progress = Places(store=store, runs=runs), Progress()
+    places, progress = Places(store=store, runs=runs), Progress(quiet=not is_main)
     try:
-        with _backend(cluster, store, progress) as backend:
+        with _ranks(launch) as ranks, _backend(cluster if is_main else "local", store, progress) as backend:
             artifacts = run_recipe(
                 loaded,
                 places,
@@ -88,11 +94,12 @@ def run(
                 until=until,
                 backend=backend,
                 share=share,
+                ranks=ranks,
             )
     except KeyboardInterrupt:  # caught here, because typer would leave without a word
         raise DiglotError("stopped. Finished shards and checkpoints are kept; the same command goes on.") from None
     for artifact in artifacts.values():
-        if artifact.kind == "report":
+        if artifact.kind == "report" and is_main:
             print("\n".join(closing_lines(artifact)))
 
 
@@ -495,6 +502,18 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:  # `diglot show | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+
+
+@contextlib.contextmanager
+def _ranks(launch: Launch | None) -> Iterator[Ranks | None]:
+    """The processes that torchrun or a scheduler started together; None for one by itself."""
+    if launch is None:
+        yield None
+        return
+    from diglot.train.ranks import joined
+
+    with joined(launch) as ranks:
+        yield ranks
 
 
 @contextlib.contextmanager

@@ -223,6 +223,7 @@ def test_a_checkpoint_says_what_could_change_its_last_bits(tmp_path: Path) -> No
             "precision": "fp32",
             "compiled": False,
             "num_threads": 1,
+            "num_ranks": 1,
             "torch": torch.__version__,
         }
         or host().has_native_bf16

@@ -27,7 +27,9 @@ def losses(per_row: list[float], counts: list[int]) -> ItemLosses:
 def test_means_by_hand_over_microbatches_and_a_fresh_start_after_a_line() -> None:
     streams = StreamLosses(NAMES)
     streams.add({"streams": torch.tensor([1, 2, 1])}, losses([6.0, 9.0, 2.0], [3, 3, 1]))
+    streams.close_step(streams.of_step())
     streams.add({"streams": torch.tensor([2, 0])}, losses([1.0, 8.0], [1, 4]))
+    streams.close_step(streams.of_step())
     assert streams.take() == {
         "stream_losses": {"docs.en": 8 / 4, "faq.en": 8 / 4, "faq.zh-Hans": 10 / 4},
         "stream_items": {"docs.en": 4, "faq.en": 4, "faq.zh-Hans": 4},
@@ -35,6 +37,7 @@ def test_means_by_hand_over_microbatches_and_a_fresh_start_after_a_line() -> Non
     }
     assert streams.take() == {}
     streams.add({"streams": torch.tensor([0])}, losses([3.0], [2]))
+    streams.close_step([2 * value for value in streams.of_step()])  # two ranks that read the same
     assert streams.take()["stream_losses"] == {"docs.en": 1.5}, "a stream that was not read has no loss"
 
 
@@ -42,6 +45,7 @@ def test_what_has_no_rows_or_no_streams_logs_none() -> None:
     streams = StreamLosses(NAMES)
     streams.add({"streams": torch.tensor([0])}, losses([3.0], [2])._replace(rows=None))
     streams.add({}, losses([3.0], [2]))
+    streams.close_step(streams.of_step())
     assert streams.take() == {}
     assert StreamLosses(()).state() == {}
 

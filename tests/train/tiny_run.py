@@ -19,7 +19,10 @@ from diglot.model.files import save_model
 from diglot.train.loop import LoopSettings, Objective, Phase, TrainReport, train
 from diglot.train.objectives.next_token import next_token
 from diglot.train.optimizer_config import OptimizerConfig
+from diglot.train.parallel_config import ParallelConfig
+from diglot.train.ranks import ALONE, Ranks
 from diglot.train.schedules import ScheduleConfig, schedule
+from diglot.train.sharding import shard, whole_model
 from diglot.train.spike_guard import SpikeGuardConfig
 from diglot.train.types import Batch, ItemLosses
 
@@ -88,10 +91,14 @@ def run(
     run_phases: list[Phase] | None = None,
     objective: Objective | None = None,
     progress: Progress | None = None,
+    ranks: Ranks = ALONE,
+    parallel: ParallelConfig | None = None,
+    config: DecoderConfig = CONFIG,
     **changes: Any,
 ) -> TrainReport:
     """Train, save the model, and return the report; `changes` are settings of the loop."""
-    model = Decoder(CONFIG, seed=3)
+    model = Decoder(config, seed=3)
+    shard(model, ranks, parallel or ParallelConfig())
     report = train(
         model,
         phases=run_phases or phases(pause),
@@ -100,8 +107,11 @@ def run(
         seed=3,
         settings=settings(**changes),
         progress=progress or Progress(quiet=True),
+        ranks=ranks,
     )
-    save_model(model, out / "model")
+    trained = whole_model(model, ranks)
+    if trained is not None:
+        save_model(trained, out / "model")
     return report
 
 

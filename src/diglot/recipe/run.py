@@ -8,6 +8,8 @@
 
 A kill at any moment leaves finished artifacts, and the finished shards and checkpoints of the step it hit.
 
+With several ranks (torchrun) rank 0 does all this; the others join the steps that train (`recipe/followers.py`).
+
 With a share (`--shard i/n`) a run does every n-th shard of the first unfinished step and leaves. Shares of one step
 work side by side; the last one completes the step, or the next run without a share does.
 """
@@ -24,7 +26,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import yaml
 
@@ -46,9 +48,13 @@ from diglot.ledger.manifest import (
     record_files,
     write_manifest,
 )
+from diglot.recipe.followers import announce_done, announce_join, follow
 from diglot.recipe.plan import PlannedStep, make_plan
 from diglot.recipe.schema import Recipe
 from diglot.steps.context import StepContext
+
+if TYPE_CHECKING:
+    from diglot.train.ranks import Ranks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +77,7 @@ def run_recipe(
     until: str | None = None,
     backend: Backend | None = None,
     share: Share | None = None,
+    ranks: Ranks | None = None,
 ) -> dict[str, Artifact]:
     """Bring every step's artifact into existence, in order; return them by step name.
 
@@ -78,6 +85,7 @@ def run_recipe(
         until: stop after this step.
         backend: where shards are done; None is `workers` processes of this machine. No result depends on it.
         share: do only this share of the first unfinished step; what is returned are the steps finished then.
+        ranks: the processes of this run where it has several; every one of them calls this.
     Raises: DiglotError when a step fails or an expectation is not met.
     """
     if until is not None:
@@ -85,6 +93,10 @@ def run_recipe(
     started = time.monotonic()
     folder = places.run_folder(recipe.run_name)
     plan = make_plan(recipe, places.store.resolve(), folder)
+    if ranks is not None and share is not None:
+        raise ConfigError("--shard is for processes that know nothing of each other. Leave it out with several ranks.")
+    if ranks is not None and not ranks.is_main:
+        return follow(plan, ranks, until, lambda planned: _join(planned, recipe, workers, progress, ranks))
     progress.say(
         f"{recipe.run_name}: {len(plan)} steps, {sum(p.status == 'reuse' for p in plan)} built, in {places.store}"
     )
@@ -98,9 +110,10 @@ def run_recipe(
             return artifacts
         else:
             progress.say(f"  {name:<12} {planned.status}s   {planned.artifact.fingerprint}")
-            seconds = _build(planned, recipe, workers, progress, backend, wait=share is not None)
+            seconds = _build(planned, recipe, workers, progress, backend, ranks, wait=share is not None)
             progress.say(f"  {name:<12} done in {seconds:.1f} s")
         artifacts[name] = planned.artifact
+        announce_done(ranks, planned)
         _link(folder / name, planned.artifact.path)
         _append(folder / "ledger.jsonl", {"time": now(), "step": name, "status": planned.status, **planned.record()})
         _check_expectations(recipe, name, planned.artifact)
@@ -126,7 +139,14 @@ class _BusyError(DiglotError):
 
 
 def _build(
-    planned: PlannedStep, recipe: Recipe, workers: int, progress: Progress, backend: Backend | None, *, wait: bool
+    planned: PlannedStep,
+    recipe: Recipe,
+    workers: int,
+    progress: Progress,
+    backend: Backend | None,
+    ranks: Ranks | None,
+    *,
+    wait: bool,
 ) -> float:
     """Run one step and write its manifest. Returns the seconds of this attempt.
 
@@ -139,7 +159,8 @@ def _build(
         remove_partial_files(folder)  # of a killed attempt
         started, clock = now(), time.monotonic()
         with _explained(planned):
-            counts = _run(planned, recipe, workers, progress, backend)
+            announce_join(ranks, planned)
+            counts = _run(planned, recipe, workers, progress, backend, ranks)
             shutil.rmtree(folder / SHARES, ignore_errors=True)
             seconds = time.monotonic() - clock
             write_manifest(
@@ -168,7 +189,20 @@ def _build(
     return seconds
 
 
-def _run(planned: PlannedStep, recipe: Recipe, workers: int, progress: Progress, backend: Backend | None) -> Any:
+def _join(planned: PlannedStep, recipe: Recipe, workers: int, progress: Progress, ranks: Ranks) -> None:
+    """Run one step beside rank 0, which holds its lock and writes its manifest."""
+    with _explained(planned):
+        _run(planned, recipe, workers, progress, None, ranks)
+
+
+def _run(
+    planned: PlannedStep,
+    recipe: Recipe,
+    workers: int,
+    progress: Progress,
+    backend: Backend | None,
+    ranks: Ranks | None = None,
+) -> Any:
     """Call the step's function; its workers live as long as it."""
     step, local = planned.step, LocalProcesses()
     context = StepContext(
@@ -179,6 +213,7 @@ def _run(planned: PlannedStep, recipe: Recipe, workers: int, progress: Progress,
         workers=workers,
         progress=progress,
         recipe_dir=recipe.path.parent.resolve(),  # the workers of a cluster have other working folders
+        ranks=ranks if step.kind.joins_ranks else None,
     )
     try:
         with running_on(backend or local):

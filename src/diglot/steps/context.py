@@ -23,10 +23,13 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diglot.core.progress import Progress
 from diglot.ledger.artifact import Artifact
+
+if TYPE_CHECKING:
+    from diglot.train.ranks import Ranks
 
 
 def input_step(*kinds: str, optional: bool = False) -> Any:
@@ -35,9 +38,9 @@ def input_step(*kinds: str, optional: bool = False) -> Any:
     return field(default=None, metadata=metadata) if optional else field(metadata=metadata)
 
 
-def runtime(default: Any) -> Any:
+def runtime(default: Any = dataclasses.MISSING, *, default_factory: Any = dataclasses.MISSING) -> Any:
     """A config field that changes how a step runs and not what it yields; left out of the fingerprint."""
-    return field(default=default, metadata={"result": False})
+    return field(default=default, default_factory=default_factory, metadata={"result": False})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +54,7 @@ class StepContext:
     seed: the recipe's seed; use `derive_seed(context.seed, purpose, ...)`.
     workers: how many processes may be used; the result must not depend on it.
     recipe_dir: the folder of the recipe file, for relative paths.
+    ranks: the processes of a run with several; None in a run of one. Only a kind that `joins_ranks` sees them.
     """
 
     step: str
@@ -60,6 +64,7 @@ class StepContext:
     workers: int
     progress: Progress
     recipe_dir: Path
+    ranks: Ranks | None = None
 
     def input(self, name: str = "from") -> Artifact:
         return self.inputs[name]
@@ -82,6 +87,8 @@ class StepKind:
     shards_divide: the tasks of its first recorded `map_shards` keep their results by `corpus.finished.once`, so that
         `--shard i/n` may divide them among processes that know nothing of each other. What the step does before that
         must bear being done side by side; what it does after, the process does that completes the step.
+    joins_ranks: where a run has several ranks, all of them call `run` together, and rank 0 alone fills `out`; any other
+        kind is done by rank 0 while the others wait.
     observe: for kinds that read the outside world: `(config, recipe_dir, store) -> JSON value` that changes when what
         they would read changes; part of the fingerprint.
     describe: `(now, last run or None) -> lines` that `diglot plan` prints below the step; cheap, loads no torch.
@@ -93,6 +100,7 @@ class StepKind:
     run: Callable[[Any, StepContext], dict[str, Any]]
     draws_random_numbers: bool = False
     shards_divide: bool = False
+    joins_ranks: bool = False
     observe: Callable[[Any, Path, Path], dict[str, Any]] | None = None
     describe: Callable[[Planned, Planned | None], list[str]] | None = None
 

@@ -24,6 +24,7 @@ from diglot.train.loggers import check_loggers
 from diglot.train.mixture_table import MixtureRow, mixture_lines, mixture_rows
 from diglot.train.optimizer_config import OptimizerConfig
 from diglot.train.order import DataOrder, PhaseMix, plan_order
+from diglot.train.parallel_config import ParallelConfig
 from diglot.train.phases import PhaseConfig, expand_phases
 from diglot.train.schedules import ScheduleConfig, schedule
 from diglot.train.sequences import num_sequences, num_unused_tokens
@@ -59,7 +60,7 @@ class PretrainConfig:
     mixture_from: a mixture_search step; its mixture is that of every phase that names none.
     phases: a list, or `map-neo` or `{preset: map-neo, epochs: 2, batch_tokens: 16384}` for MAP-Neo's two.
     max_epochs: stop before training when the mixture reads a stream more often than this; None allows any number.
-    microbatch_tokens: tokens of one forward pass; None takes a whole training step at once.
+    microbatch_tokens: tokens of one forward pass of one rank; None takes a whole training step at once.
     attention: `document` keeps every token from seeing other documents of its sequence; `all` lets it, as MAP-Neo
         does. Positions count through the sequence either way.
     mask_after_eos: leave out the targets whose input is the document end, as MAP-Neo does: the first token of a
@@ -72,6 +73,7 @@ class PretrainConfig:
     loggers: any of tensorboard, wandb, trackio.
     evaluate_tokens: held-out tokens of each language that are measured then, in whole documents: the first of those
         that a step `evaluate` of the recipe scores.
+    parallel: how ranks share the work where several were started; changes nothing but rounding.
     """
 
     from_: str = input_step("pack")
@@ -101,6 +103,7 @@ class PretrainConfig:
     evaluate_every_tokens: int | None = runtime(None)
     evaluate_tokens: int = runtime(4096)
     loggers: tuple[str, ...] = runtime(("tensorboard",))
+    parallel: ParallelConfig = runtime(default_factory=ParallelConfig)  # noqa: RUF009
 
     def __post_init__(self) -> None:
         check_loggers(self.loggers)
@@ -193,7 +196,10 @@ def pretrain(config: PretrainConfig, context: StepContext) -> dict[str, Any]:
     from diglot.train.loader import batches_of
     from diglot.train.loop import LoopSettings, Phase, train
     from diglot.train.objectives.next_token import next_token
+    from diglot.train.ranks import ALONE
+    from diglot.train.sharding import shard, whole_model
 
+    ranks = context.ranks or ALONE
     config = with_found_mixture(config, context.inputs)
     artifact, tokenizer_folder = context.input("from"), context.input("tokenizer").path
     packed = PackedTokens.open(artifact.path)
@@ -203,7 +209,8 @@ def pretrain(config: PretrainConfig, context: StepContext) -> dict[str, Any]:
     order = plan(config, {name: stream.num_tokens for name, stream in streams.items()}, context.seed)
     start = _starting_model(config, context, tokenizer)
     shape = start.config if start else config.model.decoder(tokenizer.vocab_size)
-    write_json(context.out / "plan.json", _plan_record(config, order, streams, shape))
+    if ranks.is_main:
+        write_json(context.out / "plan.json", _plan_record(config, order, streams, shape))
 
     phases, first = [], 0
     for phase, ordered in zip(config.phases, order.phases, strict=True):
@@ -216,7 +223,7 @@ def pretrain(config: PretrainConfig, context: StepContext) -> dict[str, Any]:
                     first,
                     {name: stream.tokens for name, stream in streams.items()},
                     sequence_length=config.length_of(phase),
-                    microbatch_sequences=_microbatch_sequences(config, phase),
+                    microbatch_sequences=_microbatch_sequences(config, phase, ranks.count),
                     mask_after=tokenizer.eos_id if config.mask_after_eos else None,
                     document_end=tokenizer.eos_id if config.attention == "document" else None,
                     vocab_size=tokenizer.vocab_size,
@@ -232,6 +239,7 @@ def pretrain(config: PretrainConfig, context: StepContext) -> dict[str, Any]:
         first += ordered.num_train_steps
     model = start or Decoder(shape, seed=context.seed, init=config.init)
     model.recompute_every = config.recompute_every
+    shard(model, ranks, config.parallel)
     report = train(
         model,
         phases=phases,
@@ -248,14 +256,17 @@ def pretrain(config: PretrainConfig, context: StepContext) -> dict[str, Any]:
             spike_guard=config.spike_guard,
             checkpoint_every_tokens=config.checkpoint_every_tokens,
             keep_rolling=config.keep_rolling,
-            num_threads=config.num_threads,
+            num_threads=config.num_threads or ranks.num_threads,
             loggers=config.loggers,
         ),
         progress=context.progress,
         evaluation=_evaluation(config, packed, tokenizer, context.seed),
+        ranks=ranks,
     )
+    trained = whole_model(model, ranks)
     ids = {"bos": tokenizer.bos_id, "eos": tokenizer.eos_id, "pad": tokenizer.pad_id}
-    save_model(model, context.out / "model", tokenizer_folder, token_ids=ids)
+    if trained is not None:
+        save_model(trained, context.out / "model", tokenizer_folder, token_ids=ids)
     parameters = parameter_counts(shape)
     return {
         "parameters": parameters.total,
@@ -365,10 +376,11 @@ def _reads(order: DataOrder, first_train_step: int, train_step: int) -> str:
     return "; ".join(f"{stream}, sequences {', '.join(numbers)}" for stream, numbers in sorted(found.items()))
 
 
-def _microbatch_sequences(config: PretrainConfig, phase: PhaseConfig) -> int | None:
+def _microbatch_sequences(config: PretrainConfig, phase: PhaseConfig, num_ranks: int) -> int | None:
+    """Of all ranks together, each of which takes its share of a microbatch's rows."""
     if config.microbatch_tokens is None:
         return None
-    return max(1, config.microbatch_tokens // config.length_of(phase))
+    return num_ranks * max(1, config.microbatch_tokens // config.length_of(phase))
 
 
 def _plan_record(
@@ -408,5 +420,11 @@ def _plan_record(
 
 
 STEP = StepKind(
-    kind="pretrain", version=2, config=PretrainConfig, run=pretrain, draws_random_numbers=True, describe=describe
+    kind="pretrain",
+    version=2,
+    config=PretrainConfig,
+    run=pretrain,
+    draws_random_numbers=True,
+    joins_ranks=True,
+    describe=describe,
 )

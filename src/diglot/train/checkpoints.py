@@ -1,6 +1,7 @@
 """Checkpoints: everything a run needs to go on as if it had never stopped.
 
     checkpoints/<tokens>/state.safetensors     weights and optimizer state, by name
+    checkpoints/<tokens>/shard-*.safetensors   the same, a file of each rank where several wrote it
     checkpoints/<tokens>/manifest.json         counters, order fingerprint, sizes and hashes; written last
 
 A checkpoint is made under a hidden name and renamed when it is whole, and it is valid only when its files have the
@@ -58,6 +59,7 @@ class Checkpoint:
         return str(self.manifest["retention"])
 
     def tensors(self) -> dict[str, Tensor]:
+        """All of one that a single process wrote; `checkpoint_files.read_state` reads any."""
         return load_file(self.path / STATE)
 
     def damage(self) -> str | None:
@@ -90,26 +92,18 @@ def write_checkpoint(
     facts: Mapping[str, Any],
 ) -> Checkpoint:
     """Write `folder/name` whole or not at all. `facts` are noted for whoever resumes."""
-    final = _free_name(folder / name, counters)
-    partial = folder / f".{final.name}{PARTIAL}"
+    final, partial = begin(folder, name, counters)
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
         save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, partial / STATE)
         _fsync(partial / STATE)
-        manifest = {
-            "counters": asdict(counters),
-            "retention": retention,
-            "order_fingerprint": order_fingerprint,
-            "facts": dict(facts),
-            "files": {STATE: {"bytes": (partial / STATE).stat().st_size, "sha256": sha256_file(partial / STATE)}},
-        }
-        write_json(partial / MANIFEST, manifest)
-        os.chmod(partial / STATE, (partial / MANIFEST).stat().st_mode)  # safetensors keeps its files private
-        if final.exists():  # the same training step, written before or damaged since
-            delete_checkpoint(final)
-        os.replace(partial, final)
-        _fsync(folder)
+        return seal(
+            partial,
+            final,
+            counters=counters,
+            retention=retention,
+            order_fingerprint=order_fingerprint,
+            facts=facts,
+        )
     except OSError as error:
         raise explain_os_error(error, final, "writing the checkpoint") from error
     except Exception as error:  # safetensors reports a full disk as its own kind of error
@@ -118,6 +112,43 @@ def write_checkpoint(
         if "No space left" in str(error):
             raise explain_os_error(OSError(28, "No space left on device"), final, "writing the checkpoint") from error
         raise
+
+
+def begin(folder: Path, name: str, counters: Counters) -> tuple[Path, Path]:
+    """The checkpoint's path, and an empty folder under a hidden name to write its files in."""
+    final = _free_name(folder / name, counters)
+    partial = folder / f".{final.name}{PARTIAL}"
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise explain_os_error(error, final, "writing the checkpoint") from error
+    return final, partial
+
+
+def seal(
+    partial: Path,
+    final: Path,
+    *,
+    counters: Counters,
+    retention: Retention,
+    order_fingerprint: str,
+    facts: Mapping[str, Any],
+) -> Checkpoint:
+    """Add the manifest to the files of `partial`, which are on disk, and rename it to `final`."""
+    files = sorted(path for path in partial.iterdir() if path.is_file())
+    manifest = {
+        "counters": asdict(counters),
+        "retention": retention,
+        "order_fingerprint": order_fingerprint,
+        "facts": dict(facts),
+        "files": {path.name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for path in files},
+    }
+    write_json(partial / MANIFEST, manifest)
+    if final.exists():  # the same training step, written before or damaged since
+        delete_checkpoint(final)
+    os.replace(partial, final)
+    _fsync(final.parent)
     return Checkpoint(final, manifest)
 
 

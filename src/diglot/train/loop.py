@@ -13,7 +13,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diglot.core.errors import DiglotError, InputError
+from diglot.core.errors import ConfigError, DiglotError, InputError
 from diglot.core.hardware import resident_peak_bytes
 from diglot.core.peaks import product_peak
 from diglot.core.progress import Bar, Progress
@@ -30,18 +30,19 @@ from diglot.core.storage import write_json
 from diglot.model.accounting import parameter_counts, train_flops_per_token
 from diglot.model.decoder import Decoder
 from diglot.train.backend import choose_backend, prepared, uncompiled
+from diglot.train.checkpoint_files import CheckpointWriter, read_state
 from diglot.train.checkpoints import (
     Checkpoint,
     Counters,
     Retention,
     checkpoint_name,
     newest_valid,
-    prune,
-    write_checkpoint,
 )
 from diglot.train.log import RUN, TRAIN, TrainLog, read_lines
 from diglot.train.optimizers import Optimizer
 from diglot.train.prefetch import Prefetch, checked
+from diglot.train.ranks import ALONE, Ranks
+from diglot.train.sharding import gradient_norm, local, settle
 from diglot.train.speed import Speedometer, no_peak
 from diglot.train.spike_guard import SpikeGuard
 from diglot.train.stream_losses import StreamLosses
@@ -60,12 +61,20 @@ def train(
     settings: LoopSettings,
     progress: Progress,
     evaluation: Evaluation | None = None,
+    ranks: Ranks = ALONE,
 ) -> TrainReport:
     """Train `model` in place through all phases, resuming from the newest checkpoint in `out/checkpoints`.
 
+    ranks: all of them call this, each with the same batches, of which it takes its share; rank 0 writes. The model has
+        been divided among them by `train/sharding.py`.
     Raises: DiglotError when a loss is not finite, or after a signal, with the checkpoint that was saved.
     """
-    run = _Run(model, phases, objective, out, seed, settings, progress, evaluation)
+    if evaluation is not None and ranks.count > 1:
+        raise ConfigError(
+            "evaluation during training runs on one rank alone so far. Leave evaluate_every_tokens out, and score the "
+            "model with a step evaluate."
+        )
+    run = _Run(model, phases, objective, out, seed, settings, progress, evaluation, ranks)
     with prepared(run.backend, model):
         return run.to_the_end()
 
@@ -87,7 +96,9 @@ class _Run:
         settings: LoopSettings,
         progress: Progress,
         evaluation: Evaluation | None,
+        ranks: Ranks,
     ) -> None:
+        self.ranks, self.writer = ranks, CheckpointWriter(ranks)
         self.model, self.phases, self.objective = model, phases, objective
         self.out, self.settings, self.progress = out, settings, progress
         self.evaluation = evaluation
@@ -100,7 +111,8 @@ class _Run:
             p.num_tokens or p.num_train_steps * sum(map(num_tokens, first if p is phases[0] else p.batch_at(0)))
             for p in phases
         )
-        self.backend = choose_backend(settings, self.total_tokens * train_flops_per_token(model.config, length))
+        flops = self.total_tokens * train_flops_per_token(model.config, length) / ranks.count
+        self.backend = choose_backend(settings, flops)
         self.done = Counters(train_steps_done=0, num_tokens=0)
         self.optimizer: Optimizer | None = None
         self.guard = SpikeGuard(settings.spike_guard) if settings.spike_guard else None
@@ -127,13 +139,15 @@ class _Run:
             self.progress.say(
                 f"{self.settings.label}: no MFU: {no_peak(self.backend.precision, self.backend.num_threads)}"
             )
-        write_json(self.out / RUN, self._description())
+        if self.ranks.is_main:
+            write_json(self.out / RUN, self._description())
         started = time.perf_counter()
         first_tokens = self.done.num_tokens
         left = self.starts[-1] - self.done.train_steps_done
         self.model.train()
         with (
-            TrainLog(self.out, self.done.train_steps_done, self.settings.loggers, self.settings.label) as log,
+            self.writer,
+            self._log() as log,
             Prefetch(self._batches_at, self.done.train_steps_done, self.starts[-1]) as prefetch,
             self.progress.bar(self.settings.label, left, "training steps") as bar,
             self._signals(),
@@ -144,22 +158,26 @@ class _Run:
                 before = self.done.num_tokens
                 line = self._train_step(number, prefetch.get(number))
                 if number % self.settings.log_every == 0 or number + 1 in self.starts or "skipped" in line:
-                    log.train_step({**line, **self.streams.take()})
+                    streams = self.streams.take()  # on every rank, as a checkpoint may be written by any
+                    if log is not None:
+                        log.train_step({**line, **streams})
                 self._show(bar, log, line, self.done.num_tokens - before, prefetch.wait_share)
                 self._evaluate_when_due(log, line, before)
                 self._save_when_due(before)  # last, so that a line of any log is there when its checkpoint is
             wait_share = prefetch.wait_share
+            self.last_checkpoint = self.writer.finished() or self.last_checkpoint
         self.model.eval()
         seconds = time.perf_counter() - started
         return self._report(seconds, self.done.num_tokens - first_tokens, wait_share)
 
     def _resume(self) -> None:
-        checkpoint = newest_valid(self.out / "checkpoints", self.settings.order_fingerprint, self._warn)
+        folder, wanted = self.out / "checkpoints", self.settings.order_fingerprint
+        checkpoint = self.ranks.from_main(lambda: newest_valid(folder, wanted, self._warn))
         if checkpoint is None:
             return
-        tensors = checkpoint.tensors()
-        weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+        settle(self.model)
         own = dict(self.model.named_parameters())
+        weights = read_state(checkpoint, "model.", own, self.ranks)
         if {k: v.shape for k, v in weights.items()} != {k: v.shape for k, v in own.items()}:
             raise InputError(
                 f"checkpoint {checkpoint.path} holds a model of another shape. Move it away to start a new run."
@@ -167,7 +185,7 @@ class _Run:
         with torch.no_grad():
             for name, parameter in own.items():
                 parameter.copy_(weights[name])
-        self.streams.load_state(tensors)
+        self.streams.load_state(read_state(checkpoint, "log.", self.streams.state(), self.ranks))
         self.done, self.resumed_from, self.last_checkpoint = checkpoint.counters, checkpoint.name, checkpoint
         number = self.done.train_steps_done
         if number < self.starts[-1]:
@@ -175,12 +193,12 @@ class _Run:
             self.optimizer = Optimizer(self.model, self.phases[index].optimizer)
             at_fresh_start = number == self.starts[index] and self.phases[index].reset_optimizer
             if not at_fresh_start:
-                prefix = "optimizer."
-                self.optimizer.load_state(
-                    {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-                )
-        if self.guard is not None and "guard.counts" in tensors:
-            self.guard.load_state({key: tensors[f"guard.{key}"].tolist() for key in self.guard.state()})
+                state = self.optimizer.state()
+                self.optimizer.load_state(read_state(checkpoint, "optimizer.", state, self.ranks))
+        if self.guard is not None:
+            guarded = read_state(checkpoint, "guard.", _as_tensors(self.guard.state()), self.ranks)
+            if "counts" in guarded:
+                self.guard.load_state({key: tensor.tolist() for key, tensor in guarded.items()})
         facts = self._facts()
         changed = {k: (v, facts[k]) for k, v in checkpoint.manifest["facts"].items() if facts.get(k) != v}
         if changed:
@@ -211,7 +229,7 @@ class _Run:
         if self.optimizer is None or (local == 0 and phase.reset_optimizer):
             self.optimizer = Optimizer(self.model, phase.optimizer)
         lr = phase.schedule(local)
-        losses, count, stats = self._accumulate(batches)
+        losses, count, stats = self._over_ranks(*self._accumulate(self.ranks.rows(batches)))
         total = sum(losses)
         norm = self._divide_and_clip(count)
         loss = total / count
@@ -262,34 +280,44 @@ class _Run:
             self.streams.add(batch, losses)
             for name, value in losses.stats.items():
                 stats[name] = stats.get(name, 0.0) + float(value)
-        if count == 0:
-            raise InputError("a training step has no item to learn from: every target is masked. Check the batches.")
         return found, count, stats
+
+    def _over_ranks(
+        self, losses: list[float], count: int, stats: dict[str, float]
+    ) -> tuple[list[float], int, dict[str, float]]:
+        """The same of all ranks together, so that each of them decides alike."""
+        items, *values = self.ranks.sums([count, *losses, *stats.values(), *self.streams.of_step()])
+        if items == 0:
+            raise InputError("a training step has no item to learn from: every target is masked. Check the batches.")
+        losses, values = values[: len(losses)], values[len(losses) :]
+        self.streams.close_step(values[len(stats) :])
+        return losses, int(items), dict(zip(stats, values[: len(stats)], strict=True))
 
     def _divide_and_clip(self, count: int) -> float:
         """Turn summed gradients into those of the mean loss, clipped; returns the norm before clipping."""
         grads: list[Tensor] = [p.grad for p in self.model.parameters() if p.grad is not None]
-        norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads))).item()) / count
+        norm = gradient_norm(grads) / count
         clip = self.settings.clip_norm
         shrink = 1.0 if clip is None or norm <= clip else clip / norm
-        torch._foreach_mul_(grads, shrink / count)
+        torch._foreach_mul_([local(grad) for grad in grads], shrink / count)
         return norm
 
     def _zero_grad(self) -> None:
         for parameter in self.model.parameters():
             parameter.grad = None
 
-    def _show(self, bar: Bar, log: TrainLog, line: dict[str, Any], tokens: int, wait_share: float) -> None:
+    def _show(self, bar: Bar, log: TrainLog | None, line: dict[str, Any], tokens: int, wait_share: float) -> None:
         number = line["train_step"]
         cost = self.phases[self._phase_index(number)].flops_per_token
-        self.speed.tick(tokens, None if cost is None else cost * tokens)
+        self.speed.tick(tokens, None if cost is None else cost * tokens / self.ranks.count)  # of this rank's cores
         bar.advance(1, f"loss {line['loss']:.3f}  {line['num_tokens']:,} tokens, {self.speed.note()}  {line['phase']}")
-        if timing := self.speed.line(last=self.done.train_steps_done == self.starts[-1]):
+        timing = self.speed.line(last=self.done.train_steps_done == self.starts[-1])
+        if log is not None and timing:
             timing["loader_wait_share"] = round(wait_share, 5)
             log.timing({"train_step": number, "num_tokens": line["num_tokens"], **timing})
 
-    def _evaluate_when_due(self, log: TrainLog, line: dict[str, Any], tokens_before: int) -> None:
-        if self.evaluation is None:
+    def _evaluate_when_due(self, log: TrainLog | None, line: dict[str, Any], tokens_before: int) -> None:
+        if self.evaluation is None or log is None:
             return
         every = self.evaluation.every_tokens
         if self.done.train_steps_done in self.starts or tokens_before // every != self.done.num_tokens // every:
@@ -300,8 +328,11 @@ class _Run:
             log.evaluation({key: line[key] for key in ("train_step", "phase", "num_tokens")} | dict(found))
 
     def _save_when_due(self, tokens_before: int) -> None:
+        self.stop_signal = self.ranks.largest(self.stop_signal or 0) or None  # a signal to one rank stops all
         if self.stop_signal is not None and self.done.train_steps_done < self.starts[-1]:
-            checkpoint = self._save("emergency")
+            self._save("emergency")
+            checkpoint = self.writer.finished()
+            assert checkpoint is not None
             name = signal.Signals(self.stop_signal).name
             raise DiglotError(
                 f"stopped by {name} after training step {self.done.train_steps_done:,} of {self.starts[-1]:,}; "
@@ -315,26 +346,25 @@ class _Run:
         elif every is not None and tokens_before // every != self.done.num_tokens // every:
             self._save("rolling")
 
-    def _save(self, retention: Retention) -> Checkpoint:
+    def _save(self, retention: Retention) -> None:
         assert self.optimizer is not None
+        settle(self.model)
         tensors = {f"model.{name}": parameter.detach() for name, parameter in self.model.named_parameters()}
         tensors |= {f"optimizer.{name}": tensor for name, tensor in self.optimizer.state().items()}
         if self.guard is not None:
-            values = {f"guard.{key}": value for key, value in self.guard.state().items()}
-            tensors |= {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
-        tensors |= self.streams.state()
-        folder = self.out / "checkpoints"
-        self.last_checkpoint = write_checkpoint(
-            folder,
+            tensors |= {f"guard.{key}": tensor for key, tensor in _as_tensors(self.guard.state()).items()}
+        tensors |= {f"log.{key}": tensor for key, tensor in self.streams.state().items()}
+        self.last_checkpoint = self.writer.finished() or self.last_checkpoint  # one at a time
+        self.writer.write(
+            self.out / "checkpoints",
             checkpoint_name(self.done.num_tokens, self.total_tokens),
             tensors,
+            keep_rolling=self.settings.keep_rolling,
             counters=self.done,
             retention=retention,
             order_fingerprint=self.settings.order_fingerprint,
             facts=self._facts(),
         )
-        prune(folder, self.settings.keep_rolling)
-        return self.last_checkpoint
 
     def _description(self) -> dict[str, Any]:
         """run.json: what `diglot watch` shows beside the logs."""
@@ -353,8 +383,14 @@ class _Run:
             "precision": self.backend.precision,
             "compiled": self.backend.compiled,
             "num_threads": self.backend.num_threads,
+            "num_ranks": self.ranks.count,
             "torch": torch.__version__,
         }
+
+    def _log(self) -> contextlib.AbstractContextManager[TrainLog | None]:
+        if not self.ranks.is_main:
+            return contextlib.nullcontext()
+        return TrainLog(self.out, self.done.train_steps_done, self.settings.loggers, self.settings.label)
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -379,7 +415,8 @@ class _Run:
                 signal.signal(which, handler)
 
     def _report(self, seconds: float, tokens: int, wait_share: float) -> TrainReport:
-        lines = [line for line in read_lines(self.out / TRAIN) if not line.get("skipped")]
+        written = self.ranks.from_main(lambda: read_lines(self.out / TRAIN))
+        lines = [line for line in written if not line.get("skipped")]
         losses = [line["loss"] for line in lines]
         tail = losses[-max(1, len(losses) // 10) :]
         return TrainReport(
@@ -402,3 +439,7 @@ class _Run:
             compiled=self.backend.compiled,
             notes=self.backend.notes,
         )
+
+
+def _as_tensors(lists: Mapping[str, list[float]]) -> dict[str, Tensor]:
+    return {key: torch.tensor(values, dtype=torch.float64) for key, values in lists.items()}

@@ -3,6 +3,9 @@
 Every direction of a weight matrix moves by the same amount, where AdamW lets a few large singular values rule. The
 update of a [rows, columns] matrix is scaled by 0.2 sqrt(max(rows, columns)), so that its entries are about as large as
 AdamW's and both can share one learning rate and weight decay (Liu et al. 2025, arXiv 2502.16982).
+
+Matrices divided among ranks are gathered, orthogonalised on every rank, and each rank keeps its part: a matrix has to
+be seen whole.
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from diglot.train.sharding import is_divided, local, part_like, whole
 
 # The quintic of Jordan et al.: steep at 0, so that small singular values grow fast; ends within about 0.7 .. 1.2.
 A, B, C = 3.4445, -4.7750, 2.0315
@@ -55,21 +60,25 @@ class Muon:
 
     @torch.no_grad()
     def step(self, lr: float) -> None:
-        by_shape: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = defaultdict(list)
-        for matrix in self.matrices:
-            if matrix.weight.grad is None:
-                continue
+        moving = [matrix for matrix in self.matrices if matrix.weight.grad is not None]
+        by_shape: dict[tuple[int, int], list[Tensor]] = defaultdict(list)
+        for matrix in moving:
+            assert matrix.weight.grad is not None
             buffer = self.buffers[matrix.name]
-            buffer.lerp_(matrix.weight.grad, 1 - self.momentum)
-            look_ahead = matrix.weight.grad.lerp(buffer, self.momentum)  # Nesterov
-            for part, update in zip(
-                torch.split(matrix.weight, list(matrix.heights)),
-                torch.split(look_ahead, list(matrix.heights)),
-                strict=True,
-            ):
-                by_shape[part.shape[0], part.shape[1]].append((part, update))
-        for shape, pairs in by_shape.items():
-            updates = orthogonalise(torch.stack([update for _, update in pairs]), self.num_iterations)
-            scale = 0.2 * max(shape) ** 0.5
-            for (part, _), update in zip(pairs, updates, strict=True):
-                part.mul_(1 - lr * self.weight_decay).add_(update, alpha=-lr * scale)
+            local(buffer).lerp_(local(matrix.weight.grad), 1 - self.momentum)
+            look_ahead = whole(matrix.weight.grad.lerp(buffer, self.momentum))  # Nesterov
+            for part in torch.split(look_ahead, list(matrix.heights)):
+                by_shape[part.shape[0], part.shape[1]].append(part)
+        updates = {
+            shape: iter(orthogonalise(torch.stack(parts), self.num_iterations)) for shape, parts in by_shape.items()
+        }
+        for matrix in moving:
+            local(matrix.weight).mul_(1 - lr * self.weight_decay)
+            scales = [0.2 * max(height, matrix.weight.shape[1]) ** 0.5 for height in matrix.heights]
+            parts = [next(updates[height, matrix.weight.shape[1]]) for height in matrix.heights]
+            if is_divided(matrix.weight):
+                update = torch.cat([part * scale for part, scale in zip(parts, scales, strict=True)])
+                local(matrix.weight).add_(part_like(update, matrix.weight), alpha=-lr)
+                continue
+            for rows, part, scale in zip(torch.split(matrix.weight, list(matrix.heights)), parts, scales, strict=True):
+                rows.add_(part, alpha=-lr * scale)

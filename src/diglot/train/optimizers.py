@@ -11,10 +11,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from diglot.core.errors import InputError
+from diglot.core.errors import ConfigError, InputError
 from diglot.model.decoder import Decoder
 from diglot.train.muon import Muon, MuonMatrix
 from diglot.train.optimizer_config import OptimizerConfig
+from diglot.train.sharding import is_divided, local, settle
 
 __all__ = ["Optimizer", "OptimizerConfig"]
 
@@ -24,6 +25,7 @@ class Optimizer:
 
     def __init__(self, model: Decoder, config: OptimizerConfig) -> None:
         self.config = config
+        settle(model)
         matrices = _layer_matrices(model) if config.kind == "muon" else []
         self.muon = Muon(matrices, config.muon_momentum, config.weight_decay, config.muon_iterations)
         taken = {matrix.name for matrix in matrices}
@@ -85,10 +87,10 @@ class AdamW:
             updates = [self.state["num_updates"][name] for name in names]
             torch._foreach_add_(updates, 1)
             torch._fused_adamw_(
-                [parameters[name] for name in names],
-                [parameters[name].grad for name in names],  # type: ignore[misc]
-                [self.state["first_moment"][name] for name in names],
-                [self.state["second_moment"][name] for name in names],
+                [local(parameters[name]) for name in names],
+                [local(parameters[name].grad) for name in names],  # type: ignore[arg-type]
+                [local(self.state["first_moment"][name]) for name in names],
+                [local(self.state["second_moment"][name]) for name in names],
                 [],
                 updates,
                 lr=lr * lr_ratio,
@@ -107,6 +109,11 @@ class Adafactor:
     def __init__(
         self, parameters: Mapping[str, Tensor], config: OptimizerConfig, width_multiplier: float = 1.0
     ) -> None:
+        if any(is_divided(parameter) for parameter in parameters.values()):
+            raise ConfigError(
+                "adafactor keeps means of whole rows and columns, and runs on one rank only. Take optimizer adamw or "
+                "muon, whose state is divided among the ranks, or start one process."
+            )
         from torch.optim import Adafactor as Torch  # seconds, as it imports the compiler; nobody else needs it
 
         groups: dict[tuple[float, float], list[Tensor]] = {}

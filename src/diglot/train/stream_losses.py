@@ -15,7 +15,7 @@ from torch import Tensor
 from diglot.corpus.pack import language_of
 from diglot.train.types import Batch, ItemLosses
 
-STATE = ("log.stream_losses", "log.stream_items")  # names of the tensors in a checkpoint
+STATE = ("stream_losses", "stream_items")  # names of the tensors in a checkpoint
 
 
 class StreamLosses:
@@ -25,13 +25,25 @@ class StreamLosses:
         self.names = tuple(names)
         self._losses = torch.zeros(len(self.names), dtype=torch.float64)  # nats
         self._items = torch.zeros(len(self.names), dtype=torch.int64)
+        self._step = torch.zeros(2, len(self.names), dtype=torch.float64)  # losses and items of this training step
 
     def add(self, batch: Batch, found: ItemLosses) -> None:
         if not self.names or found.rows is None or "streams" not in batch:
             return
         streams_B = batch["streams"].cpu()
-        self._losses.index_add_(0, streams_B, found.rows.losses.cpu().double())
-        self._items.index_add_(0, streams_B, found.rows.counts.cpu())
+        self._step[0].index_add_(0, streams_B, found.rows.losses.cpu().double())
+        self._step[1].index_add_(0, streams_B, found.rows.counts.cpu().double())
+
+    def of_step(self) -> list[float]:
+        """What was added since the last `close_step`; to be summed over the ranks."""
+        return self._step.flatten().tolist()
+
+    def close_step(self, summed: Sequence[float]) -> None:
+        """Take over `of_step`, summed over the ranks."""
+        losses, items = torch.tensor(summed, dtype=torch.float64).view_as(self._step)
+        self._losses += losses
+        self._items += items.long()
+        self._step.zero_()
 
     def take(self) -> dict[str, Any]:
         """Means in nats a token and tokens of each stream that was read, and means of each language; starts afresh.

@@ -1,0 +1,143 @@
+"""Writing and reading a checkpoint's tensors, by one rank or by many.
+
+One rank writes one file. Many write a file each through PyTorch's distributed checkpoints (DCP), while training goes
+on: it waits only for a copy of the state. Both kinds are safetensors, and DCP reads both, so a run goes on under
+another number of ranks, each of which reads its part of whichever files hold it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from diglot.train.checkpoints import STATE, Checkpoint, Counters, Retention, begin, prune, seal, write_checkpoint
+from diglot.train.ranks import Ranks
+
+
+class CheckpointWriter:
+    """Writes the checkpoints of a run, one at a time. All ranks call its methods at the same points.
+
+    seconds_blocked: how long training waited for checkpoints so far.
+    """
+
+    def __init__(self, ranks: Ranks) -> None:
+        self.ranks = ranks
+        self.seconds_blocked = 0.0
+        self._written: Future[Checkpoint | None] | None = None
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+
+    def write(
+        self,
+        folder: Path,
+        name: str,
+        tensors: Mapping[str, Tensor],
+        *,
+        keep_rolling: int | None,
+        counters: Counters,
+        retention: Retention,
+        order_fingerprint: str,
+        facts: Mapping[str, Any],
+    ) -> None:
+        """Write `folder/name`, and then delete what `keep_rolling` does not keep. `tensors` may change at once."""
+        assert self._written is None, "a checkpoint is being written; ask for it with finished()"
+        started = time.perf_counter()
+        notes: dict[str, Any] = {
+            "counters": counters,
+            "retention": retention,
+            "order_fingerprint": order_fingerprint,
+            "facts": facts,
+        }
+        if self.ranks.count == 1:
+            self._written = Future()
+            self._written.set_result(write_checkpoint(folder, name, tensors, **notes))
+            prune(folder, keep_rolling)
+        else:
+            self._written = self._write_parts(folder, name, tensors, keep_rolling, notes)
+        self.seconds_blocked += time.perf_counter() - started
+
+    def finished(self) -> Checkpoint | None:
+        """Wait for the checkpoint being written, and return it; None where there is none."""
+        if self._written is None:
+            return None
+        started = time.perf_counter()
+        written, self._written = self._written, None
+        written_here = written.result() if not self.ranks.is_main else None
+        checkpoint = self.ranks.from_main(lambda: written.result()) or written_here
+        self.seconds_blocked += time.perf_counter() - started
+        return checkpoint
+
+    def _write_parts(
+        self, folder: Path, name: str, tensors: Mapping[str, Tensor], keep_rolling: int | None, notes: dict[str, Any]
+    ) -> Future[Checkpoint | None]:
+        """Every rank writes its part; when all have, rank 0 adds the manifest and gives the folder its name."""
+        # Takes a second to import, which a run of one process need not wait for.
+        from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+        from torch.distributed.checkpoint.state_dict_saver import async_save
+
+        final, partial = self.ranks.from_main(lambda: begin(folder, name, notes["counters"]))
+        parts = async_save(
+            dict(tensors),
+            storage_writer=HuggingFaceStorageWriter(str(partial), save_distributed=True),
+            process_group=self.ranks.files,
+        )
+        assert isinstance(parts, Future)
+
+        def finish() -> Checkpoint | None:
+            parts.result()
+            if not self.ranks.is_main:
+                return None
+            checkpoint = seal(partial, final, **notes)
+            prune(folder, keep_rolling)
+            return checkpoint
+
+        return self._thread.submit(finish)
+
+    def __enter__(self) -> CheckpointWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._written is not None:
+            with contextlib.suppress(Exception):  # another error is on its way already
+                self._written.result()
+        self._thread.shutdown()
+
+
+def read_state(checkpoint: Checkpoint, prefix: str, like: Mapping[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
+    """All tensors of a checkpoint under `prefix`, by the rest of their names.
+
+    Those that `like` has in the same shape are divided as there. The others come without contents (on torch's meta
+    device): they are for the error that names them.
+    """
+    if ranks.count == 1 and (checkpoint.path / STATE).exists():
+        with safe_open(checkpoint.path / STATE, framework="pt") as file:
+            names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
+            return {name.removeprefix(prefix): file.get_tensor(name) for name in names}
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+    from torch.distributed.checkpoint.state_dict_loader import load
+
+    sizes = {
+        name.removeprefix(prefix): entry.size  # type: ignore[union-attr]
+        for name, entry in HuggingFaceStorageReader(str(checkpoint.path)).read_metadata().state_dict_metadata.items()
+        if name.startswith(prefix)
+    }
+    fitting = [name for name, size in sizes.items() if name in like and like[name].shape == size]
+    found = {f"{prefix}{name}": torch.empty_like(like[name], requires_grad=False) for name in fitting}
+    load(
+        found,
+        storage_reader=HuggingFaceStorageReader(str(checkpoint.path)),
+        process_group=ranks.files,
+        no_dist=ranks.count == 1,
+    )
+    meta = {name: torch.empty(size, device="meta") for name, size in sizes.items() if name not in fitting}
+    return {name.removeprefix(prefix): tensor for name, tensor in found.items()} | meta

@@ -1,0 +1,122 @@
+"""A tiny training run on several ranks, as a program for torchrun.
+
+torchrun --nproc-per-node N many_ranks.py OUT [setting=value ...]
+
+    optimizer, shape, replicate, compile, every (training steps between checkpoints)    of the run
+    spiky=1  with a hundredfold loss at some training steps, which a guard skips
+    stop=N   rank 1, or the only one, is sent SIGTERM when it has read N microbatches
+    die=N    rank 1 dies then, once
+
+Every rank writes OUT/rows.<rank>.jsonl: a line of the rows with a target of each microbatch it read. Before training,
+OUT/gradients.safetensors has the gradients of the summed loss of one microbatch, gathered.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tiny_run
+import torch
+from safetensors.torch import save_file
+from tiny_run import TOKENS_PER_STEP
+
+from diglot.core.launch import launch_from
+from diglot.model.decoder import Decoder, DecoderConfig
+from diglot.train.loop import IGNORE, Batch, ItemLosses
+from diglot.train.objectives.next_token import next_token
+from diglot.train.parallel_config import ParallelConfig
+from diglot.train.ranks import ALONE, Ranks, joined
+from diglot.train.sharding import shard, whole
+
+# Widths that do not divide by 2 or 4, and norms of heads shorter than four ranks.
+ODD = DecoderConfig(
+    vocab_size=50,
+    d_model=30,
+    num_layers=3,
+    num_heads=3,
+    num_kv_heads=1,
+    head_dim=2,
+    ffn_dim=27,
+    qk_norm=True,
+    tie_embeddings=True,
+)
+
+
+def ragged(batch: Batch) -> Batch:
+    """With a number of targets that differs from row to row, from 1 to T."""
+    kept = torch.arange(batch["targets"].shape[1])[None] < 1 + batch["input_ids"][:, :1] % batch["targets"].shape[1]
+    return {**batch, "targets": torch.where(kept, batch["targets"], IGNORE)}
+
+
+def write_gradients(out: Path, ranks: Ranks, config: DecoderConfig, parallel: ParallelConfig) -> None:
+    model = Decoder(config, seed=3)
+    shard(model, ranks, parallel)
+    (batch,) = ranks.rows([ragged(tiny_run.batch_at(0, (5,))[0])])
+    next_token()(model, batch).total.backward()  # type: ignore[no-untyped-call]
+    gradients = {
+        name: whole(parameter.grad) for name, parameter in model.named_parameters() if parameter.grad is not None
+    }
+    if ranks.is_main:
+        save_file(gradients, out / "gradients.safetensors")
+
+
+def run(out: Path, ranks: Ranks, options: Mapping[str, str]) -> None:
+    torch.set_num_threads(1)
+    rank = ranks.launch.rank if ranks.launch else 0
+    config = ODD if options.get("shape") == "odd" else tiny_run.CONFIG
+    parallel = ParallelConfig(replicate=int(options.get("replicate", 1)))
+    write_gradients(out, ranks, config, parallel)
+    spiky = bool(options.get("spiky"))
+    phases = tiny_run.spiky_phases() if spiky else tiny_run.phases(kind=options.get("optimizer", "adamw"))
+    seen = (out / f"rows.{rank}.jsonl").open("a")
+    number = 0
+
+    def objective(model: Any, batch: Batch) -> ItemLosses:
+        nonlocal number
+        if rank == ranks.count - 1 and number == int(options.get("stop", -1)):
+            os.kill(os.getpid(), signal.SIGTERM)
+        if rank == 1 and number == int(options.get("die", -1)) and not (out / "died").exists():
+            (out / "died").touch()
+            os._exit(9)
+        number += 1
+        rows = [
+            row.tolist()
+            for row, targets in zip(batch["input_ids"], batch["targets"], strict=True)
+            if bool((targets != IGNORE).any())
+        ]
+        seen.write(json.dumps(rows) + "\n")
+        seen.flush()
+        return tiny_run.spiky_objective(model, batch) if spiky else next_token()(model, batch)
+
+    def with_ragged(phase: tiny_run.Phase) -> tiny_run.Phase:
+        return tiny_run.Phase(**{**vars(phase), "batch_at": lambda n: [ragged(b) for b in phase.batch_at(n)]})
+
+    tiny_run.run(
+        out,
+        run_phases=[with_ragged(phase) for phase in phases],
+        objective=objective,
+        ranks=ranks,
+        parallel=parallel,
+        config=config,
+        compile=options.get("compile", "never"),
+        spike_guard=tiny_run.GUARD if spiky else None,
+        checkpoint_every_tokens=int(options.get("every", 2)) * TOKENS_PER_STEP,
+    )
+
+
+if __name__ == "__main__":
+    out = Path(sys.argv[1])
+    out.mkdir(parents=True, exist_ok=True)
+    options = dict(argument.split("=") for argument in sys.argv[2:])
+    launch = launch_from(os.environ)
+    if launch is None:
+        run(out, ALONE, options)
+    else:
+        with joined(launch) as ranks:
+            run(out, ranks, options)
