@@ -71,12 +71,10 @@ def find_training(places: Places, run_name: str, step: str | None) -> Watched:
             if newest is None or log.stat().st_mtime >= newest[0]:
                 newest = log.stat().st_mtime, found
     if newest is None:
-        what = (
-            f"step '{step}' of run {run_name} has not begun to train" if step else f"nothing of run {run_name} trains"
-        )
+        what = f"step '{step}' of run {run_name}" if step else f"run {run_name}"
         raise InputError(
-            f"{what}, or trained before: there is no {TRAIN} in {places.store}. `diglot show {run_name}` tells how far "
-            "it is."
+            f"{what} has not begun to train: no {TRAIN} lies in its folders under {places.store}. "
+            f"`diglot show {run_name}` tells how far it is."
         )
     return newest[1]
 
