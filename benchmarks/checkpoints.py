@@ -1,7 +1,7 @@
-"""How long does training wait for a checkpoint that several ranks write while it goes on?
+"""How long does training wait for a checkpoint that is written while it goes on?
 
 Run:      torchrun --nproc-per-node 2 -m benchmarks.checkpoints --out checkpoints.json
-          python -m benchmarks.checkpoints --out one.json       (one process, which waits for the whole of it)
+          python -m benchmarks.checkpoints --out one.json
 Workload: a model of `--millions` parameters without embeddings, with AdamW (three float32 a parameter); training steps
           of `--tokens` tokens over all ranks, a checkpoint at every `--every`-th; `--threads` threads a rank.
 Reports:  MB of a checkpoint; seconds that one takes from its start to its name while nothing is trained; seconds that
@@ -42,8 +42,10 @@ WIDTH = 384
 def measure(ranks: Ranks, arguments: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(arguments.threads)
     layers = max(1, round(arguments.millions * 1e6 / (12 * WIDTH**2)))
-    shape = DecoderConfig(vocab_size=8192, d_model=WIDTH, num_layers=layers, num_heads=6, num_kv_heads=6, ffn_dim=1024)
-    model = Decoder(shape)
+    shape = DecoderConfig(
+        vocab_size=8192, d_model=WIDTH, num_layers=layers, num_heads=6, num_kv_heads=6, head_dim=64, ffn_dim=1024
+    )
+    model = Decoder(shape).train()
     shard(model, ranks, ParallelConfig())
     optimizer = Optimizer(model, OptimizerConfig())
     ids = torch.randint(8192, (max(ranks.count, arguments.tokens // SEQUENCE), SEQUENCE))

@@ -3,6 +3,7 @@
 torchrun --nproc-per-node N many_ranks.py OUT [setting=value ...]
 
     optimizer, shape, replicate, compile, every (training steps between checkpoints)    of the run
+    only=gradients  and no training
     spiky=1  with a hundredfold loss at some training steps, which a guard skips
     stop=N   rank 1, or the only one, is sent SIGTERM when it has read N microbatches
     die=N    rank 1 dies then, once
@@ -18,6 +19,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from safetensors.torch import save_file
 from tiny_run import TOKENS_PER_STEP
 
 from diglot.core.launch import launch_from
+from diglot.model.config import MoEConfig
 from diglot.model.decoder import Decoder, DecoderConfig
 from diglot.train.loop import IGNORE, Batch, ItemLosses
 from diglot.train.objectives.next_token import next_token
@@ -45,6 +48,11 @@ ODD = DecoderConfig(
     ffn_dim=27,
     qk_norm=True,
     tie_embeddings=True,
+)
+
+# Without the router's own losses, which are asked of every microbatch: those of ranks are smaller.
+EXPERTS = replace(
+    tiny_run.CONFIG, moe=MoEConfig(num_experts=3, top_k=2, expert_dim=12, shared_dim=8, balance_weight=0, z_weight=0)
 )
 
 
@@ -69,9 +77,11 @@ def write_gradients(out: Path, ranks: Ranks, config: DecoderConfig, parallel: Pa
 def run(out: Path, ranks: Ranks, options: Mapping[str, str]) -> None:
     torch.set_num_threads(1)
     rank = ranks.launch.rank if ranks.launch else 0
-    config = ODD if options.get("shape") == "odd" else tiny_run.CONFIG
+    config = {"odd": ODD, "experts": EXPERTS}.get(options.get("shape", ""), tiny_run.CONFIG)
     parallel = ParallelConfig(replicate=int(options.get("replicate", 1)))
     write_gradients(out, ranks, config, parallel)
+    if options.get("only") == "gradients":
+        return
     spiky = bool(options.get("spiky"))
     phases = tiny_run.spiky_phases() if spiky else tiny_run.phases(kind=options.get("optimizer", "adamw"))
     seen = (out / f"rows.{rank}.jsonl").open("a")

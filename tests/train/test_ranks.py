@@ -71,6 +71,13 @@ def same_losses(one: Path, other: Path) -> None:
         assert ours == pytest.approx(theirs, rel=1e-5), ours["train_step"]
 
 
+def same_gradients(one: Path, other: Path) -> None:
+    gradients, gathered = (load_file(out / "gradients.safetensors") for out in (one, other))
+    assert gradients.keys() == gathered.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gathered[name], gradient, rtol=1e-4, atol=1e-5, msg=name)
+
+
 def same_bytes(one: Path, other: Path) -> None:
     for name in ("model/model.safetensors", "train.jsonl"):
         assert (one / name).read_bytes() == (other / name).read_bytes(), name
@@ -79,17 +86,25 @@ def same_bytes(one: Path, other: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("num_ranks", "options"),
-    [(2, {}), (4, ODD_MUON), (4, {"replicate": 2, "optimizer": "muon"}), (2, {"replicate": 2})],
+    [
+        (2, {}),
+        (4, ODD_MUON),
+        (4, {"replicate": 2, "optimizer": "muon"}),
+        (2, {"replicate": 2}),
+    ],
     ids=["2", "4, odd widths, Muon", "2 x 2, Muon", "2 replicas"],
 )
 def test_ranks_read_the_same_and_find_the_same(num_ranks: int, options: dict[str, object], tmp_path: Path) -> None:
     one, many = alone(tmp_path / "one", **options), trained(num_ranks, tmp_path / "many", **options)
     assert rows_read(one) == rows_read(many)
     same_losses(one, many)
-    gradients, gathered = (load_file(out / "gradients.safetensors") for out in (one, many))
-    assert gradients.keys() == gathered.keys()
-    for name, gradient in gradients.items():
-        torch.testing.assert_close(gathered[name], gradient, rtol=1e-4, atol=1e-5, msg=name)
+    same_gradients(one, many)
+
+
+@pytest.mark.slow
+def test_experts_have_the_same_gradients(tmp_path: Path) -> None:
+    options = {"shape": "experts", "only": "gradients"}
+    same_gradients(alone(tmp_path / "one", **options), trained(2, tmp_path / "two", **options))
 
 
 @pytest.mark.slow

@@ -125,7 +125,7 @@ class PretrainConfig:
             raise ConfigError(f"recompute_every = {self.recompute_every} counts layers. Set 1 for all, 0 for none.")
         for phase in self.phases:
             length = self.length_of(phase)
-            if not 1 <= length <= self.model.context and not self.init_from:
+            if length < 1 or (length > self.model.context and not self.init_from):
                 raise ConfigError(f"sequence_length = {length} lies outside 1 .. max_seq_len = {self.model.context}.")
             if self.longest % length:
                 raise ConfigError(
@@ -233,7 +233,7 @@ def pretrain(config: PretrainConfig, context: StepContext) -> dict[str, Any]:
                 schedule=schedule(phase.schedule, phase.learning_rate, ordered.num_train_steps),
                 optimizer=phase.optimizer or config.optimizer,
                 reset_optimizer=phase.reset_optimizer,
-                flops_per_token=train_flops_per_token(shape, config.sequence_length),
+                flops_per_token=train_flops_per_token(shape, config.length_of(phase)),
             )
         )
         first += ordered.num_train_steps
@@ -290,7 +290,7 @@ def _evaluation(config: PretrainConfig, packed: PackedTokens, tokenizer: Tokeniz
     if config.evaluate_every_tokens is None:
         return None
     heldout = heldout_documents(packed, None, max_tokens=config.evaluate_tokens, seed=derive_seed(seed, "evaluate"))
-    window = max(2, config.sequence_length // 2 * 2)
+    window = max(2, config.longest // 2 * 2)
 
     def measure(model: Decoder) -> dict[str, dict[str, float]]:
         return {"bits_per_byte": language_bits_per_byte(model, heldout, end_id=tokenizer.eos_id, context=window)}

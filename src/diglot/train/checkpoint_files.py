@@ -1,8 +1,8 @@
 """Writing and reading a checkpoint's tensors, by one rank or by many.
 
-One rank writes one file. Many write a file each through PyTorch's distributed checkpoints (DCP), while training goes
-on: it waits only for a copy of the state. Both kinds are safetensors, and DCP reads both, so a run goes on under
-another number of ranks, each of which reads its part of whichever files hold it.
+One rank writes one file. Many write a file each through PyTorch's distributed checkpoints (DCP). Training goes on
+meanwhile: it waits only for a copy of the state. Both kinds are safetensors, and DCP reads both, so a run goes on
+under another number of ranks, each of which reads its part of whichever files hold it.
 """
 
 from __future__ import annotations
@@ -57,9 +57,14 @@ class CheckpointWriter:
             "facts": facts,
         }
         if self.ranks.count == 1:
-            self._written = Future()
-            self._written.set_result(write_checkpoint(folder, name, tensors, **notes))
-            prune(folder, keep_rolling)
+            copies = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+
+            def write() -> Checkpoint | None:
+                checkpoint = write_checkpoint(folder, name, copies, **notes)
+                prune(folder, keep_rolling)
+                return checkpoint
+
+            self._written = self._thread.submit(write)
         else:
             self._written = self._write_parts(folder, name, tensors, keep_rolling, notes)
         self.seconds_blocked += time.perf_counter() - started

@@ -234,6 +234,7 @@ class _Run:
         norm = self._divide_and_clip(count)
         loss = total / count
         if not (math.isfinite(loss) and math.isfinite(norm)):
+            self.last_checkpoint = self.writer.finished() or self.last_checkpoint
             raise DiglotError(
                 f"training step {number} of phase '{phase.name}' has loss {loss} and gradient norm {norm}; the weights "
                 f"were not touched. Lower the learning rate (it was {lr:.3g}) or look at what it read"

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -143,9 +143,11 @@ ALONE = Ranks()
 
 
 @contextlib.contextmanager
-def joined(launch: Launch) -> Iterator[Ranks]:
-    """Meet the other ranks, and part from them at the end. gloo on CPUs, NCCL (and gloo for files) on NVIDIA GPUs."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+def joined(launch: Launch, device: Literal["cpu", "cuda"] = "cpu") -> Iterator[Ranks]:
+    """Meet the other ranks, and part from them at the end.
+
+    device: where the ranks train, one each: gloo on CPUs, NCCL (and gloo for files) on NVIDIA GPUs.
+    """
     if device == "cuda":
         if launch.local_rank >= torch.cuda.device_count():
             raise DiglotError(
