@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +32,7 @@ def size_of_weights(model: Decoder) -> dict[str, dict[str, float]]:
     return {"size": {"all": sum(p.detach().abs().sum().item() for p in model.parameters())}}
 
 
-def run(out: Path, measure: Measure = size_of_weights, every_steps: float = 4) -> TrainReport:
+def run(out: Path, measure: Measure = size_of_weights, every_steps: float = 4, compile: str = "never") -> TrainReport:
     model = Decoder(tiny_run.CONFIG, seed=3)
     report = train(
         model,
@@ -39,7 +40,7 @@ def run(out: Path, measure: Measure = size_of_weights, every_steps: float = 4) -
         objective=next_token(),
         out=out,
         seed=3,
-        settings=tiny_run.settings(),
+        settings=tiny_run.settings(compile=compile),
         progress=Progress(quiet=True),
         evaluation=Evaluation(measure=measure, every_tokens=int(every_steps * tiny_run.TOKENS_PER_STEP)),
     )
@@ -97,6 +98,24 @@ def test_layers_are_not_compiled_in_it_and_are_afterwards() -> None:
     with uncompiled(model):
         assert all(layer._compiled_call_impl is None for layer in model.layers)
     assert [layer._compiled_call_impl for layer in model.layers] == [0, 1]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling needs g++")
+def test_a_compiled_run_is_the_same_with_and_without_and_is_not_compiled_again(tmp_path: Path) -> None:
+    lengths = iter(range(5, 40))
+
+    def many_shapes(model: Decoder) -> dict[str, dict[str, float]]:
+        with torch.inference_mode():
+            model(torch.arange(next(lengths))[None] % 50)
+        return {"size": {"all": 0.0}}
+
+    tiny_run.run(tmp_path / "without", compile="always")
+    before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    run(tmp_path / "with", many_shapes, every_steps=1, compile="always")
+    for name in ("model/model.safetensors", "train.jsonl"):
+        assert (tmp_path / "with" / name).read_bytes() == (tmp_path / "without" / name).read_bytes()
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] - before <= before
 
 
 def test_it_cannot_be_due_all_the_time() -> None:
