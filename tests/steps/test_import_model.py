@@ -45,7 +45,7 @@ SETTINGS: dict[str, Any] = {
     "phases": (PhaseConfig(name="more", tokens=4 * 512, batch_tokens=512, learning_rate=1e-4),),
     "sequence_length": 64,
     "compile": "never",
-    "tensorboard": False,
+    "loggers": (),
     "num_threads": 1,
 }
 
