@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,19 @@ def test_a_run_whose_optimizer_goes_on_through_phases_resumes_at_the_border_too(
         if checkpoint.counters.train_steps_done > 9:
             shutil.rmtree(checkpoint.path)
     tiny_run.run(broken, run_phases=tiny_run.phases(reset=False))
+    same_result(whole, broken)
+
+
+def test_a_phase_that_goes_on_with_the_state_takes_its_own_settings(tmp_path: Path) -> None:
+    first, second = tiny_run.phases(reset=False)
+    gentle = [first, replace(second, optimizer=replace(second.optimizer, weight_decay=0.0, beta2=0.5))]
+    whole, same, broken = tmp_path / "whole", tmp_path / "same", tmp_path / "broken"
+    tiny_run.run(whole, run_phases=gentle)
+    tiny_run.run(same, run_phases=[first, second])
+    weights = [(folder / "model" / "model.safetensors").read_bytes() for folder in (whole, same)]
+    assert weights[0] != weights[1]
+    stop_after(broken, 12, run_phases=gentle)
+    assert tiny_run.run(broken, run_phases=gentle).resumed_from is not None
     same_result(whole, broken)
 
 
@@ -164,6 +178,21 @@ def test_a_signal_saves_and_says_how_to_go_on(which: signal.Signals, undisturbed
     assert newest.counters.train_steps_done == 6
     assert tiny_run.run(tmp_path).resumed_from == newest.name
     same_result(undisturbed, tmp_path)
+
+
+def test_a_signal_at_the_end_of_a_phase_leaves_a_checkpoint_that_stays(tmp_path: Path) -> None:
+    microbatches = itertools.count()
+
+    def objective(model: tiny_run.Decoder, batch: tiny_run.Batch) -> ItemLosses:
+        if next(microbatches) == 2 * tiny_run.STEPS[0] - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return next_token()(model, batch)
+
+    with pytest.raises(DiglotError, match="after training step 9"):
+        tiny_run.run(tmp_path, objective=objective, keep_rolling=1)
+    tiny_run.run(tmp_path, keep_rolling=1)
+    found = {c.counters.train_steps_done: c.retention for c in checkpoints(tmp_path / "checkpoints")}
+    assert found == {9: "release", 14: "rolling", 15: "release"}
 
 
 def test_a_damaged_newest_checkpoint_is_passed_over_with_a_warning(

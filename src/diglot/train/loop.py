@@ -226,8 +226,8 @@ class _Run:
         phase, local = self.phases[index], number - self.starts[index]
         if local == 0 and self.guard is not None:
             self.guard.begin_phase()
-        if self.optimizer is None or (local == 0 and phase.reset_optimizer):
-            self.optimizer = Optimizer(self.model, phase.optimizer)
+        if self.optimizer is None or local == 0:
+            self.optimizer = self._optimizer_of(phase, self.optimizer)
         lr = phase.schedule(local)
         losses, count, stats = self._over_ranks(*self._accumulate(self.ranks.rows(batches)))
         total = sum(losses)
@@ -259,6 +259,16 @@ class _Run:
             "grad_norm": norm,
             **({"skipped": True, "why": why} if why is not None else {}),
         }
+
+    def _optimizer_of(self, phase: Phase, before: Optimizer | None) -> Optimizer:
+        """With the phase's settings; goes on with the state of the optimizer before it, or starts afresh."""
+        if before is None or phase.reset_optimizer:
+            return Optimizer(self.model, phase.optimizer)
+        if before.config == phase.optimizer:
+            return before
+        optimizer = Optimizer(self.model, phase.optimizer)
+        optimizer.load_state(before.state())
+        return optimizer
 
     def _where(self, number: int, losses: Sequence[float]) -> str:
         """Where to look for what went wrong: the microbatches with a loss that is not finite, and what was read."""
@@ -330,8 +340,9 @@ class _Run:
 
     def _save_when_due(self, tokens_before: int) -> None:
         self.stop_signal = self.ranks.largest(self.stop_signal or 0) or None  # a signal to one rank stops all
+        due = self._due(tokens_before)
         if self.stop_signal is not None and self.done.train_steps_done < self.starts[-1]:
-            self._save("emergency")
+            self._save(due or "emergency")
             checkpoint = self.writer.finished()
             assert checkpoint is not None
             name = signal.Signals(self.stop_signal).name
@@ -339,13 +350,19 @@ class _Run:
                 f"stopped by {name} after training step {self.done.train_steps_done:,} of {self.starts[-1]:,}; "
                 f"checkpoint {checkpoint.name} is saved. Run the same command again to go on from it."
             )
+        if due is not None:
+            self._save(due)
+
+    def _due(self, tokens_before: int) -> Retention | None:
+        """The class of the checkpoint that is due after this training step; None for no checkpoint."""
         every = self.settings.checkpoint_every_tokens
         if self.done.train_steps_done in self.starts or any(
             tokens_before < mark <= self.done.num_tokens for mark in self.settings.release_tokens
         ):
-            self._save("release")  # ends of phases are what others want to start from
-        elif every is not None and tokens_before // every != self.done.num_tokens // every:
-            self._save("rolling")
+            return "release"  # ends of phases are what others want to start from
+        if every is not None and tokens_before // every != self.done.num_tokens // every:
+            return "rolling"
+        return None
 
     def _save(self, retention: Retention) -> None:
         assert self.optimizer is not None
