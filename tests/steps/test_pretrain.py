@@ -14,6 +14,8 @@ import pytest
 import torch
 
 from diglot.core.errors import ConfigError, InputError
+from diglot.core.launch import Launch
+from diglot.core.progress import Progress
 from diglot.core.seeds import derive_seed
 from diglot.core.storage import read_json
 from diglot.corpus.pack import PackedTokens
@@ -23,15 +25,17 @@ from diglot.ledger.artifact import Artifact
 from diglot.model.files import load_model
 from diglot.model.sizes import ModelConfig
 from diglot.recipe.schema import load_recipe
-from diglot.steps.context import Planned
-from diglot.steps.pretrain import STEP, PhaseConfig, PretrainConfig, describe, plan
+from diglot.steps.context import Planned, StepContext
+from diglot.steps.pretrain import STEP, PhaseConfig, PretrainConfig, _evaluation, describe, plan
 from diglot.tokenizer.tokenizer import Tokenizer
 from diglot.trace.attribution import Reads
 from diglot.train.loader import batches_of
 from diglot.train.log import read_lines
 from diglot.train.mixture import Budget
+from diglot.train.optimizer_config import OptimizerConfig
 from diglot.train.order import DataOrder
 from diglot.train.phases import BatchStretch, map_neo_phases
+from diglot.train.ranks import ALONE, Ranks
 from diglot.train.schedules import ScheduleConfig
 from handmade_corpus import run_step
 from small_store import packed
@@ -149,6 +153,26 @@ def test_bits_per_byte_on_held_out_documents_fall_and_end_at_those_of_the_saved_
 def test_an_evaluation_of_nothing_is_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match="count from 1"):
         PretrainConfig(from_="tokens", tokenizer="tokenizer", **wrong)
+
+
+def test_on_several_ranks_evaluation_during_training_is_left_out_and_said(
+    inputs: dict[str, Artifact], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = PretrainConfig(from_="pack", tokenizer="tok", **SETTINGS, evaluate_every_tokens=1024)
+    context = StepContext(
+        step="base",
+        out=inputs["from"].path,
+        inputs=inputs,
+        seed=0,
+        workers=1,
+        progress=Progress(),
+        recipe_dir=inputs["from"].path,
+    )
+    launch = Launch(rank=0, world_size=2, local_rank=0, local_world_size=2, address="localhost", port=1)
+    packed_tokens, tokenizer = PackedTokens.open(inputs["from"].path), Tokenizer.load(inputs["tokenizer"].path)
+    assert _evaluation(config, packed_tokens, tokenizer, context, ALONE) is not None
+    assert _evaluation(config, packed_tokens, tokenizer, context, Ranks(launch)) is None
+    assert "evaluate_every_tokens has no effect on 2 ranks" in capsys.readouterr().err
 
 
 def test_the_decay_phase_has_its_own_mixture(pretrained: Artifact) -> None:
@@ -281,6 +305,8 @@ def test_a_recipe_names_map_neos_phases_or_writes_them_out(tmp_path: Path) -> No
     written = "{preset: map-neo, epochs: 2, batch_tokens: 4096, decay_mixture: {'*.en': {share: 0.5}, '*': 1}}"
     found = phases_of(written, tmp_path)
     assert found == map_neo_phases(epochs=2, batch_tokens=4096, decay_mixture={"*.en": Budget(share=0.5), "*": 1.0})
+    spelled = "{preset: map-neo, tokens: 2.0e+6, learning_rate: 2e-4}"  # YAML reads 2e-4 as text
+    assert phases_of(spelled, tmp_path) == map_neo_phases(tokens=2_000_000, learning_rate=2e-4)
     ramp = "[{name: one, epochs: 1, batch_tokens: [{until_share: 0.1, tokens: 2048}, {tokens: 8192}]}]"
     [phase] = phases_of(ramp, tmp_path)
     assert phase.batch_tokens == (BatchStretch(tokens=2048, until_share=0.1), BatchStretch(tokens=8192))
@@ -289,6 +315,10 @@ def test_a_recipe_names_map_neos_phases_or_writes_them_out(tmp_path: Path) -> No
         ("{preset: map-neo, epoch: 2}", "unknown setting 'epoch' in phases of preset map-neo; did you mean 'epochs'"),
         ("{preset: map-neo, mixture: {'*': {shares: 1}}}", "shares"),
         ("{epochs: 2}", "unknown preset 'None'"),
+        ("{preset: map-neo, epochs: 0}", "has no length"),
+        ("{preset: map-neo, mixture: en}", "mixture = 'en' is no mapping"),
+        ("{preset: map-neo, tokens: 2.5}", "tokens = 2.5 counts tokens"),
+        ("{preset: map-neo, batch_tokens: [{tokens: 4096}]}", "is no number.*phases out as a list"),
     ]:
         with pytest.raises(ConfigError, match=message):
             phases_of(wrong, tmp_path)
@@ -304,6 +334,10 @@ def test_a_recipe_names_map_neos_phases_or_writes_them_out(tmp_path: Path) -> No
         ({"recompute_every": -1}, "counts layers"),
         ({"phases": ()}, "at least one"),
         ({"phases": (PHASES[0], PHASES[0])}, "names of their own"),
+        (
+            {"phases": (PHASES[0], replace(PHASES[1], optimizer=OptimizerConfig(kind="muon"), reset_optimizer=False))},
+            "phase 'decay': muon cannot go on with the state of adamw",
+        ),
         ({"sequence_length": 65}, "Set 975"),
         ({"sequence_length": 4096}, "max_seq_len = 128"),
     ],

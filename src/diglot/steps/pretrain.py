@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from diglot.ledger.artifact import Artifact
     from diglot.model.decoder import Decoder
     from diglot.tokenizer.tokenizer import Tokenizer
+    from diglot.train.ranks import Ranks
     from diglot.train.types import Evaluation
 
 __all__ = ["DEFAULT_PHASES", "STEP", "PhaseConfig", "PretrainConfig", "plan", "pretrain", "with_found_mixture"]
@@ -69,7 +70,7 @@ class PretrainConfig:
     spike_guard: skip updates whose gradient norm (or loss) stands far above those before; None takes every one.
     recompute_every: compute every n-th layer again in the backward pass instead of keeping its activations; 0 for none.
     evaluate_every_tokens: measure bits per byte on held-out documents whenever so many tokens were read, and at the end
-        of each phase; None never does. Training itself is not touched.
+        of each phase; None never does, and neither does a run on several ranks. Training itself is not touched.
     loggers: any of tensorboard, wandb, trackio.
     evaluate_tokens: held-out tokens of each language that are measured then, in whole documents: the first of those
         that a step `evaluate` of the recipe scores.
@@ -133,6 +134,13 @@ class PretrainConfig:
                     "Phases of several lengths need multiples, e.g. 1024 and 4096."
                 )
             phase.check_lengths(length)
+        kinds = [(phase.optimizer or self.optimizer).kind for phase in self.phases]
+        for phase, before, kind in zip(self.phases[1:], kinds, kinds[1:], strict=False):
+            if kind != before and not phase.reset_optimizer:
+                raise ConfigError(
+                    f"phase '{phase.name}': {kind} cannot go on with the state of {before}. Set reset_optimizer: true, "
+                    f"or take {before}."
+                )
 
     def length_of(self, phase: PhaseConfig) -> int:
         """Inputs in one sequence of a phase."""
@@ -260,7 +268,7 @@ def pretrain(config: PretrainConfig, context: StepContext) -> dict[str, Any]:
             loggers=config.loggers,
         ),
         progress=context.progress,
-        evaluation=_evaluation(config, packed, tokenizer, context.seed),
+        evaluation=_evaluation(config, packed, tokenizer, context, ranks),
         ranks=ranks,
     )
     trained = whole_model(model, ranks)
@@ -280,8 +288,10 @@ def pretrain(config: PretrainConfig, context: StepContext) -> dict[str, Any]:
     }
 
 
-def _evaluation(config: PretrainConfig, packed: PackedTokens, tokenizer: Tokenizer, seed: int) -> Evaluation | None:
-    """Bits per byte of each language on a fixed sample of the held-out documents."""
+def _evaluation(
+    config: PretrainConfig, packed: PackedTokens, tokenizer: Tokenizer, context: StepContext, ranks: Ranks
+) -> Evaluation | None:
+    """Bits per byte of each language on a fixed sample of the held-out documents; None on several ranks."""
     from diglot.core.seeds import derive_seed
     from diglot.evaluate.bits_per_byte import language_bits_per_byte
     from diglot.evaluate.heldout import heldout_documents
@@ -289,7 +299,14 @@ def _evaluation(config: PretrainConfig, packed: PackedTokens, tokenizer: Tokeniz
 
     if config.evaluate_every_tokens is None:
         return None
-    heldout = heldout_documents(packed, None, max_tokens=config.evaluate_tokens, seed=derive_seed(seed, "evaluate"))
+    if ranks.count > 1:
+        context.progress.say(
+            f"{context.step}: warning: evaluate_every_tokens has no effect on {ranks.count} ranks, as evaluation "
+            "during training runs on one alone so far. A step evaluate scores the model afterwards."
+        )
+        return None
+    seed = derive_seed(context.seed, "evaluate")
+    heldout = heldout_documents(packed, None, max_tokens=config.evaluate_tokens, seed=seed)
     window = max(2, config.longest // 2 * 2)
 
     def measure(model: Decoder) -> dict[str, dict[str, float]]:

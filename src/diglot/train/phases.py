@@ -162,7 +162,9 @@ def map_neo_phases(
         learning_rate: the peak of both phases; 2e-4 in the paper.
     """
     share = FUNDAMENTAL_TOKENS / (FUNDAMENTAL_TOKENS + DECAY_TOKENS)
-    lengths: list[dict[str, Any]] = [{"epochs": part * (epochs or 1.0)} for part in (share, 1 - share)]
+    lengths: list[dict[str, Any]] = [
+        {"epochs": part * (1.0 if epochs is None else epochs)} for part in (share, 1 - share)
+    ]
     if tokens is not None:
         if epochs is not None:
             raise ConfigError("the map-neo phases take either tokens or epochs, and not both.")
@@ -210,4 +212,28 @@ def expand_phases(written: Any) -> Any:
     for name in settings:
         if name not in known:
             raise unknown("setting", name, known, f"phases of preset {preset}")
+    settings = {name: _setting(name, value, preset) for name, value in settings.items() if value is not None}
     return [asdict(phase) for phase in PRESETS[preset](**settings)]  # plain, so that they are checked as if written out
+
+
+WHOLE_NUMBERS, NUMBERS = ("tokens", "batch_tokens", "sequence_length"), ("epochs", "learning_rate")
+
+
+def _setting(name: str, value: Any, preset: str) -> Any:
+    """A preset's setting as its function takes it; numbers may be text, as YAML reads 2e-4."""
+    where = f"phases of preset {preset}: {name} = {value!r}"
+    if name not in (*WHOLE_NUMBERS, *NUMBERS):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{where} is no mapping of stream patterns to weights. Write {{'*.en': 0.5, ...}}.")
+        return value
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise ConfigError(
+            f"{where} is no number. Give one, or write the phases out as a list, where batch_tokens may grow."
+        ) from None
+    if name in NUMBERS:
+        return number
+    if not number.is_integer():
+        raise ConfigError(f"{where} counts tokens. Give a whole number.")
+    return int(number)
