@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -135,6 +136,43 @@ def test_a_training_checkpoint_is_exported_like_the_finished_model(store: dict[s
     )
     whole, again = (load_file(folder / "model.safetensors") for folder in (base.path / "model", tmp_path / "out"))
     assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def half_a_run(folder: Path, checkpoint: Path, plan: dict[str, Any]) -> Path:
+    """A copy of a checkpoint in the folder of a run that is not finished."""
+    copied = folder / "pretrain" / "half" / "checkpoints" / checkpoint.name
+    shutil.copytree(checkpoint, copied)
+    write_json(copied.parent.parent / "plan.json", plan)
+    return copied
+
+
+def test_a_checkpoint_that_several_ranks_wrote_is_exported_too(store: dict[str, Artifact], tmp_path: Path) -> None:
+    base = store["pretrain"]
+    last = sorted((base.path / "checkpoints").iterdir())[-1]
+    copied = half_a_run(tmp_path, last, read_json(base.path / "plan.json"))
+    # What DCP's reader finds in it is the same as in the files of ranks: names and contents.
+    (copied / "state.safetensors").rename(copied / "shard-00001-model-00001-of-00001.safetensors")
+    ours, theirs = open_source(last), open_source(copied, tokenizer=store["tokenizer"].path)
+    for name, weight in ours.model.named_parameters():
+        assert torch.equal(weight, theirs.model.get_parameter(name))
+
+
+def test_a_checkpoint_of_tied_embeddings_is_exported_with_the_ids_of_its_tokenizer(
+    store: dict[str, Artifact], tmp_path: Path
+) -> None:
+    base = store["pretrain"]
+    last = sorted((base.path / "checkpoints").iterdir())[-1]
+    plan = read_json(base.path / "plan.json")
+    copied = half_a_run(tmp_path, last, {**plan, "model": {**plan["model"], "tie_embeddings": True}})
+    state = load_file(copied / "state.safetensors")
+    save_file({name: t for name, t in state.items() if "lm_head" not in name}, copied / "state.safetensors")
+    tokenizer = tmp_path / "theirs"
+    tokenizer.mkdir()
+    shutil.copy(store["tokenizer"].path / "tokenizer.model", tokenizer)
+    source = open_source(copied, tokenizer=tokenizer)
+    assert torch.equal(source.model.lm_head.weight, state["model.embed.weight"])
+    read = Tokenizer.load(tokenizer)
+    assert source.token_ids == {"bos": read.bos_id, "eos": read.eos_id, "pad": read.pad_id}
 
 
 def test_a_checkpoint_of_an_unfinished_run_needs_its_tokenizer_named(

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 HF_DTYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 GGUF_DTYPES = ("f32", "f16", "bf16", "q8_0")
 MAX_SHARD_BYTES = 5_000_000_000
+TOKENIZERS = ("tokenizer.json", "tokenizer.model")  # either is one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +116,7 @@ def open_source(path: Path, *, tokenizer: Path | None = None, allow_pickle: bool
     from diglot.model.files import load_model, read_config
     from diglot.model.shards import stored_dtypes, widest
 
-    if (path / "state.safetensors").exists():
+    if (path / "state.safetensors").exists() or any(path.glob("shard-*.safetensors")):
         return _open_checkpoint(path, tokenizer)
     folder = path / "model" if (path / "model" / "config.json").exists() else path
     if not (folder / "config.json").exists():
@@ -139,31 +140,35 @@ def open_source(path: Path, *, tokenizer: Path | None = None, allow_pickle: bool
 
 def _open_checkpoint(path: Path, tokenizer: Path | None) -> Source:
     import torch
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
     from diglot.model.decoder import Decoder
+    from diglot.tokenizer.tokenizer import Tokenizer
+    from diglot.train.checkpoint_files import read_state
+    from diglot.train.checkpoints import Checkpoint
+    from diglot.train.ranks import ALONE
 
     artifact = path.parent.parent
     model = Decoder(_checkpoint_config(artifact, path), seed=None)
+    own = dict(model.named_parameters())
     try:
-        with safe_open(path / "state.safetensors", framework="pt") as opened:
-            state = {
-                name.removeprefix("model."): opened.get_tensor(name)
-                for name in opened.keys()  # noqa: SIM118
-                if name.startswith("model.")
-            }
-        model.load_state_dict(state)
+        weights = read_state(Checkpoint(path, {}), "model.", own, ALONE)
     except (SafetensorError, RuntimeError) as error:
-        raise InputError(f"{path} is damaged, or its run has another shape ({error}).") from error
+        raise InputError(f"{path} is damaged ({error}).") from error
+    if {name: tensor.shape for name, tensor in weights.items()} != {name: tensor.shape for name, tensor in own.items()}:
+        raise InputError(f"{path} is damaged, or its run has another shape.")
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.copy_(weights[name])
     folder = tokenizer or artifact / "model"
-    if not (folder / "tokenizer.json").exists():
+    if not any((folder / name).exists() for name in TOKENIZERS):
         raise InputError(
             f"the run of checkpoint {path.name} is not finished, so it has no copy of its tokenizer. Name the artifact "
-            "of its train_tokenizer step with --tokenizer."
+            "of its tokenizer's step with --tokenizer."
         )
-    from diglot.model.files import TOKEN_IDS
-
-    return Source(model=model.eval(), tokenizer=folder, token_ids=TOKEN_IDS, stored=torch.float32, name=path.name)
+    read = Tokenizer.load(folder)
+    ids = {"bos": read.bos_id, "eos": read.eos_id, "pad": read.pad_id}
+    return Source(model=model.eval(), tokenizer=folder, token_ids=ids, stored=torch.float32, name=path.name)
 
 
 def _checkpoint_config(artifact: Path, path: Path) -> DecoderConfig:
@@ -345,7 +350,7 @@ def _write_generation_config(out: Path, source: Source) -> None:
 
 
 def _with_tokenizer(folder: Path) -> Path:
-    if not any((folder / name).exists() for name in ("tokenizer.json", "tokenizer.model")):
+    if not any((folder / name).exists() for name in TOKENIZERS):
         raise InputError(f"{folder} holds no tokenizer. Name the folder of one with --tokenizer.")
     return folder
 
