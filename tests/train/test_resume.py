@@ -195,6 +195,20 @@ def test_a_signal_at_the_end_of_a_phase_leaves_a_checkpoint_that_stays(tmp_path:
     assert found == {9: "release", 14: "rolling", 15: "release"}
 
 
+def test_a_signal_in_the_last_training_step_stops_the_command_too(undisturbed: Path, tmp_path: Path) -> None:
+    microbatches = itertools.count()
+
+    def objective(model: tiny_run.Decoder, batch: tiny_run.Batch) -> ItemLosses:
+        if next(microbatches) == 2 * sum(tiny_run.STEPS) - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return next_token()(model, batch)
+
+    with pytest.raises(DiglotError, match=r"SIGTERM after training step 15 of 15.*same command"):
+        tiny_run.run(tmp_path, objective=objective)
+    tiny_run.run(tmp_path)
+    same_result(undisturbed, tmp_path)
+
+
 def test_a_damaged_newest_checkpoint_is_passed_over_with_a_warning(
     undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -166,6 +166,7 @@ class _Run:
                 self._save_when_due(before)  # last, so that a line of any log is there when its checkpoint is
             wait_share = prefetch.wait_share
             self.last_checkpoint = self.writer.finished() or self.last_checkpoint
+            self._stop_when_asked()  # a signal in the last training step, or while its checkpoint was written
         self.model.eval()
         seconds = time.perf_counter() - started
         return self._report(seconds, self.done.num_tokens - first_tokens, wait_share)
@@ -339,19 +340,27 @@ class _Run:
             log.evaluation({key: line[key] for key in ("train_step", "phase", "num_tokens")} | dict(found))
 
     def _save_when_due(self, tokens_before: int) -> None:
-        self.stop_signal = self.ranks.largest(self.stop_signal or 0) or None  # a signal to one rank stops all
-        due = self._due(tokens_before)
-        if self.stop_signal is not None and self.done.train_steps_done < self.starts[-1]:
+        due, stops = self._due(tokens_before), self._is_asked_to_stop()
+        if stops or due is not None:
             self._save(due or "emergency")
-            checkpoint = self.writer.finished()
-            assert checkpoint is not None
-            name = signal.Signals(self.stop_signal).name
-            raise DiglotError(
-                f"stopped by {name} after training step {self.done.train_steps_done:,} of {self.starts[-1]:,}; "
-                f"checkpoint {checkpoint.name} is saved. Run the same command again to go on from it."
-            )
-        if due is not None:
-            self._save(due)
+        if stops and self.done.train_steps_done < self.starts[-1]:
+            self.last_checkpoint = self.writer.finished()
+            self._stop_when_asked()
+
+    def _is_asked_to_stop(self) -> bool:
+        self.stop_signal = self.ranks.largest(self.stop_signal or 0) or None  # a signal to one rank stops all
+        return self.stop_signal is not None
+
+    def _stop_when_asked(self) -> None:
+        if not self._is_asked_to_stop():
+            return
+        assert self.stop_signal is not None
+        assert self.last_checkpoint is not None
+        name = signal.Signals(self.stop_signal).name
+        raise DiglotError(
+            f"stopped by {name} after training step {self.done.train_steps_done:,} of {self.starts[-1]:,}; checkpoint "
+            f"{self.last_checkpoint.name} is saved. Run the same command again to go on from it."
+        )
 
     def _due(self, tokens_before: int) -> Retention | None:
         """The class of the checkpoint that is due after this training step; None for no checkpoint."""
