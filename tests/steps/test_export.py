@@ -256,6 +256,16 @@ def test_a_folder_that_holds_something_is_left_alone(store: dict[str, Artifact],
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 
 
+def test_the_current_folder_is_no_place_for_an_export(
+    store: dict[str, Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="the folder you are in"):
+        write_export(
+            open_source(store["pretrain"].path), Path(), ExportConfig(from_=""), prompts=None, progress=Progress()
+        )
+
+
 def test_settings_that_do_not_go_together_are_refused() -> None:
     with pytest.raises(ConfigError, match="q8_0 is a format of GGUF"):
         ExportConfig(from_="", to="hf", dtype="q8_0")

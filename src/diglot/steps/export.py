@@ -93,6 +93,8 @@ def write_export(
     Raises: DiglotError naming the prompt and the tensor that differ most when the check fails; ConfigError for a shape
         without a layout.
     """
+    if out.resolve() == Path.cwd():
+        raise ConfigError(f"--out {out} is the folder you are in, and an export makes its own. Name another.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} holds something already. Choose another --out, or move it away.")
     partial = out.with_name(f".{out.name}{PARTIAL}")
