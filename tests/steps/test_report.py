@@ -12,6 +12,8 @@ import pytest
 from diglot.core.storage import read_json, write_json
 from diglot.corpus.dedup.lsh import Bands
 from diglot.ledger.artifact import Artifact
+from diglot.model.decoder import Decoder, DecoderConfig
+from diglot.model.files import save_model
 from diglot.steps.deduplicate import STEP as DEDUPLICATE
 from diglot.steps.evaluate import STEP as EVALUATE
 from diglot.steps.index import STEP as INDEX
@@ -233,6 +235,15 @@ def test_mfu_is_told_with_the_peak_it_is_measured_against(facts):
     shown = training_view({**base, "counts": {**base["counts"], **told}, "timing": timing})
     assert "MFU 41.2% of the measured peak: fp32, 2 threads: 120 GFLOP/s (115 to 122, median of 7)." in shown["text"]
     assert sum("MFU, share of the measured peak over tokens" in chart for chart in shown["charts"]) == 1
+
+
+def test_the_parameters_of_a_model_in_several_files_are_counted(tmp_path: Path) -> None:
+    model = Decoder(
+        DecoderConfig(vocab_size=50, d_model=16, num_layers=2, num_heads=2, num_kv_heads=2, head_dim=8, ffn_dim=24)
+    )
+    save_model(model, tmp_path / "model", max_shard_bytes=2000)
+    assert len(list((tmp_path / "model").glob("*.safetensors"))) > 1
+    assert model_facts.num_parameters(Artifact(tmp_path)) == sum(p.numel() for p in model.parameters())
 
 
 def test_many_streams_are_drawn_a_few_in_a_chart_and_the_smallest_not_at_all():

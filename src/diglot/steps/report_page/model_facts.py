@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -119,17 +120,12 @@ def thinned(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def num_parameters(run: Artifact) -> int:
-    """Weights of the model, counted from the header of its safetensors file without loading them."""
-    path = run.path / "model" / "model.safetensors"
-    with path.open("rb") as stream:
-        header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+    """Weights of the model, counted from the headers of its safetensors files without loading them."""
     total = 0
-    for name, tensor in header.items():
-        if name != "__metadata__":
-            size = 1
-            for length in tensor["shape"]:
-                size *= length
-            total += size
+    for path in (run.path / "model").glob("model*.safetensors"):
+        with path.open("rb") as stream:
+            header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+        total += sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
     return total
 
 
