@@ -332,6 +332,10 @@ def test_a_recipe_names_map_neos_phases_or_writes_them_out(tmp_path: Path) -> No
             "batch_tokens|does not divide the longest, 64",
         ),
         ({"recompute_every": -1}, "counts layers"),
+        ({"keep_rolling": 0}, "keep_rolling = 0, but it counts from 1"),
+        ({"microbatch_tokens": 0}, "microbatch_tokens = 0"),
+        ({"clip_norm": 0.0}, "clip_norm = 0.0"),
+        ({"z_loss": -1e-4}, "z_loss = -0.0001"),
         ({"phases": ()}, "at least one"),
         ({"phases": (PHASES[0], PHASES[0])}, "names of their own"),
         (

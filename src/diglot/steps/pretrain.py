@@ -112,6 +112,14 @@ class PretrainConfig:
             raise ConfigError(
                 "evaluate_every_tokens and evaluate_tokens count from 1. Leave the former out to measure nothing."
             )
+        for name in ("microbatch_tokens", "num_threads", "checkpoint_every_tokens", "keep_rolling"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ConfigError(f"{name} = {value}, but it counts from 1. Set it to 1 or more, or to null.")
+        if (self.clip_norm is not None and not self.clip_norm > 0) or not self.z_loss >= 0:
+            raise ConfigError(
+                f"clip_norm = {self.clip_norm} and z_loss = {self.z_loss}, but the former lies above 0, or is null, "
+                "and the latter is at least 0."
+            )
         if not self.phases:
             raise ConfigError("pretrain has no phases. Give at least one.")
         if self.mixture_from and all(phase.mixture for phase in self.phases):
