@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -18,9 +19,11 @@ from diglot.model.accounting import (
     train_flops_per_token,
     train_memory,
 )
-from diglot.model.config import DecoderConfig
+from diglot.model.config import DecoderConfig, MoEConfig
 from diglot.model.decoder import Decoder
 from diglot.model.sizes import SIZES, ladder_config
+from diglot.train.optimizer_config import OptimizerConfig
+from diglot.train.optimizers import Optimizer
 
 
 @pytest.mark.parametrize(
@@ -113,6 +116,16 @@ def test_activations_are_what_autograd_keeps(config: DecoderConfig, recompute_ev
         stream = 4 * config.d_model * 256
         counted -= max(layers[::recompute_every]) - stream
     assert saved_bytes(config, recompute_every) == pytest.approx(counted, rel=0.05)
+
+
+@pytest.mark.parametrize("moe", [None, EXPERTS], ids=["dense", "experts"])
+def test_muons_state_is_counted_as_it_keeps_it(moe: MoEConfig | None) -> None:
+    config = replace(WIDE, vocab_size=2000, moe=moe)
+    state = Optimizer(Decoder(config), OptimizerConfig(kind="muon")).state()
+    kept = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+    found = re.search(r"optimizer ([\d.]+) MB", memory_line(config, 256, 128, optimizer="muon"))
+    assert found is not None
+    assert float(found[1]) * 1e6 == pytest.approx(kept, rel=0.01)
 
 
 def test_memory_is_shared_by_ranks_except_for_activations() -> None:

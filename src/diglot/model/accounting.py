@@ -73,7 +73,7 @@ def train_memory(
     num_ranks: int = 1,
     bf16: bool = False,
     recompute_every: int = 0,
-    optimizer_bytes: int = 2 * FP32_BYTES,
+    optimizer_bytes: float = 2 * FP32_BYTES,
 ) -> TrainMemory:
     """Memory of one rank while it trains, without the allocator's rounding and the libraries themselves.
 
@@ -81,7 +81,7 @@ def train_memory(
     activations belong to the microbatch that the rank reads.
 
     Args:
-        optimizer_bytes: of state for one parameter: 8 for AdamW's two moments, 4 where Muon keeps one.
+        optimizer_bytes: of state for one parameter, in the mean: 8 for AdamW's two moments, 4 where Muon keeps one.
         recompute_every: as `Decoder.recompute_every`: of such a layer only its input is kept, and one layer's
             activations exist while it is computed again.
     """
@@ -89,7 +89,7 @@ def train_memory(
     activations = activation_bytes(
         config, microbatch_tokens, sequence_length=sequence_length, bf16=bf16, recompute_every=recompute_every
     )
-    return TrainMemory(share * FP32_BYTES, share * FP32_BYTES, share * optimizer_bytes, activations)
+    return TrainMemory(share * FP32_BYTES, share * FP32_BYTES, round(share * optimizer_bytes), activations)
 
 
 def activation_bytes(
@@ -201,13 +201,23 @@ def memory_line(
         bf16=bf16,
         recompute_every=recompute_every,
         # Adafactor keeps a number for each row and column: far below a byte for a parameter.
-        optimizer_bytes={"adamw": 2 * FP32_BYTES, "muon": FP32_BYTES, "adafactor": 0}[optimizer],
+        optimizer_bytes={"adamw": 2.0 * FP32_BYTES, "muon": _muon_bytes(config), "adafactor": 0.0}[optimizer],
     )
     return (
         f"memory of one rank: {spoken(memory.total)}B for weights {spoken(memory.weights)}B, gradients "
         f"{spoken(memory.gradients)}B, optimizer {spoken(memory.optimizer)}B, activations of {microbatch_tokens:,} "
         f"tokens {spoken(memory.activations)}B; full sharding divides all but the last by the ranks"
     )
+
+
+def _muon_bytes(config: DecoderConfig) -> float:
+    """Of state for one parameter, in the mean: one moment in the layers, AdamW's two of embeddings and experts.
+
+    Norms, biases and routers, too few to matter, are counted with the layers.
+    """
+    counts, moe = parameter_counts(config), config.moe
+    experts = 0 if moe is None else sum(config.has_experts) * moe.num_experts * 3 * config.d_model * moe.expert_dim
+    return FP32_BYTES * (2 - (counts.without_embeddings - experts) / counts.total)
 
 
 def counted(number: float) -> str:
