@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from diglot.core.errors import ConfigError
 from diglot.model.accounting import parameter_counts, train_flops_per_token
 from diglot.model.decoder import Decoder, InitConfig
-from diglot.model.sizes import SIZES, ladder_config
+from diglot.model.sizes import SIZES, ModelConfig, ladder_config
 
 
 @pytest.mark.parametrize(
@@ -85,3 +85,15 @@ def test_zero_outputs_make_every_layer_the_identity() -> None:
     x = torch.randn(1, 5, SMALL.d_model)
     torch.testing.assert_close(model.hidden(embeddings_BTD=x), model.norm(x))
     assert next(iter(model.layers)).attention.qkv.weight.std().item() == pytest.approx(48**-0.5, rel=0.05)
+
+
+def test_a_single_key_and_value_head_stays_one_beside_more_query_heads() -> None:
+    shape = ModelConfig(size="map-neo-2b", num_heads=16, head_dim=128).decoder(1000)
+    assert (shape.num_heads, shape.num_kv_heads) == (16, 1)
+    assert ModelConfig(size="mini", num_heads=4).decoder(1000).num_kv_heads == 4
+
+
+@pytest.mark.parametrize("name", ["num_layers", "num_heads", "max_seq_len"])
+def test_a_size_of_zero_is_not_taken_for_the_default(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name} = 0"):
+        ModelConfig(**{name: 0})  # type: ignore[arg-type]

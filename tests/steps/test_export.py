@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from diglot.cli import main
 from diglot.core.errors import ConfigError, DiglotError, InputError
 from diglot.core.progress import Progress
-from diglot.core.storage import read_json, write_json
+from diglot.core.storage import read_json, sha256_file, write_json
 from diglot.evaluate import agreement, llama_process
 from diglot.generate.chat import prompt_ids
 from diglot.generate.engine import generate
@@ -146,15 +146,33 @@ def half_a_run(folder: Path, checkpoint: Path, plan: dict[str, Any]) -> Path:
     return copied
 
 
+def reseal(checkpoint: Path) -> None:
+    """Make the manifest say what the files now are."""
+    manifest = read_json(checkpoint / "manifest.json")
+    names = [path.name for path in checkpoint.iterdir() if path.name != "manifest.json"]
+    files = {
+        name: {"bytes": (checkpoint / name).stat().st_size, "sha256": sha256_file(checkpoint / name)} for name in names
+    }
+    write_json(checkpoint / "manifest.json", {**manifest, "files": files})
+
+
 def test_a_checkpoint_that_several_ranks_wrote_is_exported_too(store: dict[str, Artifact], tmp_path: Path) -> None:
     base = store["pretrain"]
     last = sorted((base.path / "checkpoints").iterdir())[-1]
     copied = half_a_run(tmp_path, last, read_json(base.path / "plan.json"))
     # What DCP's reader finds in it is the same as in the files of ranks: names and contents.
-    (copied / "state.safetensors").rename(copied / "shard-00001-model-00001-of-00001.safetensors")
+    shard = copied / "shard-00001-model-00001-of-00001.safetensors"
+    (copied / "state.safetensors").rename(shard)
+    reseal(copied)
     ours, theirs = open_source(last), open_source(copied, tokenizer=store["tokenizer"].path)
     for name, weight in ours.model.named_parameters():
         assert torch.equal(weight, theirs.model.get_parameter(name))
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(InputError, match=r"is damaged: shard-00001.*Take another checkpoint"):
+        open_source(copied, tokenizer=store["tokenizer"].path)
+    (copied / "manifest.json").unlink()
+    with pytest.raises(InputError, match="was never finished"):
+        open_source(copied, tokenizer=store["tokenizer"].path)
 
 
 def test_a_checkpoint_of_tied_embeddings_is_exported_with_the_ids_of_its_tokenizer(
@@ -166,6 +184,7 @@ def test_a_checkpoint_of_tied_embeddings_is_exported_with_the_ids_of_its_tokeniz
     copied = half_a_run(tmp_path, last, {**plan, "model": {**plan["model"], "tie_embeddings": True}})
     state = load_file(copied / "state.safetensors")
     save_file({name: t for name, t in state.items() if "lm_head" not in name}, copied / "state.safetensors")
+    reseal(copied)
     tokenizer = tmp_path / "theirs"
     tokenizer.mkdir()
     shutil.copy(store["tokenizer"].path / "tokenizer.model", tokenizer)

@@ -170,3 +170,11 @@ def test_a_state_of_another_optimizer_is_refused() -> None:
 def test_impossible_settings_are_refused(change: dict[str, float]) -> None:
     with pytest.raises(ConfigError):
         OptimizerConfig(**change)  # type: ignore[arg-type]
+
+
+def test_muon_refuses_a_width_rule_that_is_not_its_own() -> None:
+    config = DecoderConfig(
+        vocab_size=16, d_model=16, num_layers=1, num_heads=2, num_kv_heads=2, head_dim=8, ffn_dim=16, mup_base_d_model=8
+    )
+    with pytest.raises(ConfigError, match="Muon's updates follow another rule"):
+        Optimizer(Decoder(config), OptimizerConfig(kind="muon"))

@@ -160,6 +160,11 @@ class ModelConfig:
     faithful: bool = False  # MAP-Neo's feed-forward of 8 x width, for miniatures
     multi_query: bool = False  # one key and value head, as in MAP-Neo's 2B
 
+    def __post_init__(self) -> None:
+        for name in ("d_model", "num_layers", "num_heads", "num_kv_heads", "head_dim", "ffn_dim", "max_seq_len"):
+            if getattr(self, name) == 0:
+                raise ConfigError(f"{name} = 0, but sizes are at least 1. Leave it out for the usual one.")
+
     @property
     def context(self) -> int:
         """Tokens that the model may read at once."""
@@ -205,4 +210,4 @@ class ModelConfig:
             return self.num_kv_heads
         if self.multi_query:
             return 1
-        return base.num_kv_heads if heads == base.num_heads else heads
+        return heads if base.num_kv_heads == base.num_heads else base.num_kv_heads

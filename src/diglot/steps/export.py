@@ -142,21 +142,22 @@ def open_source(path: Path, *, tokenizer: Path | None = None, allow_pickle: bool
 
 def _open_checkpoint(path: Path, tokenizer: Path | None) -> Source:
     import torch
-    from safetensors import SafetensorError
 
     from diglot.model.decoder import Decoder
     from diglot.tokenizer.tokenizer import Tokenizer
     from diglot.train.checkpoint_files import read_state
-    from diglot.train.checkpoints import Checkpoint
+    from diglot.train.checkpoints import MANIFEST, Checkpoint
     from diglot.train.ranks import ALONE
 
     artifact = path.parent.parent
     model = Decoder(_checkpoint_config(artifact, path), seed=None)
     own = dict(model.named_parameters())
-    try:
-        weights = read_state(Checkpoint(path, {}), "model.", own, ALONE)
-    except (SafetensorError, RuntimeError) as error:
-        raise InputError(f"{path} is damaged ({error}).") from error
+    if not (path / MANIFEST).exists():
+        raise InputError(f"{path} has no {MANIFEST}, so its checkpoint was never finished. Take another of the run.")
+    checkpoint = Checkpoint(path, read_json(path / MANIFEST))
+    if damage := checkpoint.damage():
+        raise InputError(f"{path} is damaged: {damage}. Take another checkpoint of the run.")
+    weights = read_state(checkpoint, "model.", own, ALONE)
     if {name: tensor.shape for name, tensor in weights.items()} != {name: tensor.shape for name, tensor in own.items()}:
         raise InputError(f"{path} is damaged, or its run has another shape.")
     with torch.no_grad():

@@ -24,6 +24,11 @@ class Optimizer:
     """Reads `.grad` of the model's parameters and updates them."""
 
     def __init__(self, model: Decoder, config: OptimizerConfig) -> None:
+        if config.kind == "muon" and model.config.mup_base_d_model is not None:
+            raise ConfigError(
+                "mup_base_d_model scales AdamW's learning rate with the width, and Muon's updates follow another rule. "
+                "Take one of the two out: optimizer.kind adamw, or no mup_base_d_model."
+            )
         self.config = config
         settle(model)
         matrices = _layer_matrices(model) if config.kind == "muon" else []
