@@ -16,7 +16,7 @@ from diglot.core.storage import read_json
 from diglot.model.cache import KVCache
 from diglot.model.decoder import Decoder
 from diglot.model.files import load_model, save_model
-from diglot.model.huggingface.config import decoder_config, huggingface_config, layout, plain
+from diglot.model.huggingface.config import decoder_config, huggingface_config, layout, plain, stored_token_ids
 
 MOST = 1e-4  # largest difference of two float32 logits
 
@@ -101,3 +101,13 @@ def test_the_order_of_magnitude_of_rough_weights_is_that_of_a_model() -> None:
     with torch.no_grad():
         logits = rough(PLAIN)(ids(2, 100)).logits
     assert 0.5 < logits.std().item() < 20
+
+
+def test_token_ids_of_a_model_of_images_stand_with_its_text_model() -> None:
+    fields = {
+        "model_type": "gemma3",
+        "eos_token_id": [1, 106],
+        "text_config": {"bos_token_id": 2, "pad_token_id": None},
+    }
+    assert stored_token_ids(fields) == {"bos": 2, "eos": [1, 106]}
+    assert stored_token_ids({"bos_token_id": 5}) == {"bos": 5}

@@ -116,6 +116,7 @@ def open_source(path: Path, *, tokenizer: Path | None = None, allow_pickle: bool
     Raises: InputError for anything else.
     """
     from diglot.model.files import load_model, read_config
+    from diglot.model.huggingface.config import stored_token_ids
     from diglot.model.shards import stored_dtypes, widest
 
     if (path / "state.safetensors").exists() or any(path.glob("shard-*.safetensors")):
@@ -127,14 +128,12 @@ def open_source(path: Path, *, tokenizer: Path | None = None, allow_pickle: bool
             "folder, the artifact of a training step, or a folder in checkpoints/."
         )
     model, fields = load_model(folder, allow_pickle=allow_pickle), read_config(folder)
-    text = fields.get("text_config") or fields
-    ids = {key: text.get(f"{key}_token_id", fields.get(f"{key}_token_id")) for key in ("bos", "eos", "pad")}
     import torch
 
     return Source(
         model=model,
         tokenizer=_with_tokenizer(tokenizer or folder),
-        token_ids={key: value for key, value in ids.items() if value is not None},
+        token_ids=stored_token_ids(fields),
         stored=widest(stored_dtypes(folder) or {torch.float32}),
         name=path.name,
     )

@@ -37,7 +37,7 @@ def import_model(config: ImportModelConfig, context: StepContext) -> dict[str, A
 
     from diglot.model.accounting import parameter_counts
     from diglot.model.files import CONFIG, copy_tokenizer, load_model, read_config, save_model
-    from diglot.model.huggingface.config import notes
+    from diglot.model.huggingface.config import notes, stored_token_ids
     from diglot.model.shards import stored_dtypes, widest
     from diglot.tokenizer.tokenizer import Tokenizer, check_fits
 
@@ -50,12 +50,11 @@ def import_model(config: ImportModelConfig, context: StepContext) -> dict[str, A
         context.progress.say(spare)
     copy_tokenizer(folder, context.out)
     write_json(context.out / CONFIG, fields)  # as it came; some tokenizers find the end of a text only there
-    ids = {key: fields.get(f"{key}_token_id") for key in ("bos", "eos", "pad")}
     save_model(
         model,
         context.out / "model",
         folder,
-        token_ids={key: value for key, value in ids.items() if value is not None},
+        token_ids=stored_token_ids(fields),
         dtype=widest(stored_dtypes(folder) or {torch.float32}),
     )
     parameters = parameter_counts(model.config)

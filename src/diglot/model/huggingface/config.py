@@ -133,6 +133,13 @@ def notes(fields: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def stored_token_ids(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """bos, eos and pad of a config.json, as far as it has them; models of images too may keep them with the text's."""
+    text = fields.get("text_config") or fields
+    ids = {key: text.get(f"{key}_token_id", fields.get(f"{key}_token_id")) for key in ("bos", "eos", "pad")}
+    return {key: value for key, value in ids.items() if value is not None}
+
+
 def unwrapped(fields: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     """The family's name, and the fields of the text model."""
     kind = fields.get("model_type")
