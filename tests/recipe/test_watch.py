@@ -185,4 +185,5 @@ def test_watching_loads_no_torch(places: Places) -> None:
         "assert 'torch' not in sys.modules\n"
     )
     arguments = ["watch", "mini", "--once", "--store", str(places.store), "--runs", str(places.runs)]
-    subprocess.run([sys.executable, "-c", program, *arguments], check=True, capture_output=True)
+    found = subprocess.run([sys.executable, "-c", program, *arguments], check=True, capture_output=True, text=True)
+    assert "training step" in found.stdout, found.stderr
