@@ -31,9 +31,9 @@ from diglot.train.checkpoints import Counters
 from diglot.train.objectives.next_token import next_token
 from diglot.train.optimizer_config import OptimizerConfig
 from diglot.train.optimizers import Optimizer
-from diglot.train.parallel_config import ParallelConfig
-from diglot.train.ranks import ALONE, Ranks, joined
-from diglot.train.sharding import settle, shard
+from diglot.train.parallel.config import ParallelConfig
+from diglot.train.parallel.ranks import ALONE, Ranks, joined
+from diglot.train.parallel.sharding import settle, shard
 
 SEQUENCE = 256
 WIDTH = 384
@@ -46,7 +46,8 @@ def measure(ranks: Ranks, arguments: argparse.Namespace) -> dict[str, Any]:
         vocab_size=8192, d_model=WIDTH, num_layers=layers, num_heads=6, num_kv_heads=6, head_dim=64, ffn_dim=1024
     )
     model = Decoder(shape).train()
-    shard(model, ranks, ParallelConfig())
+    ranks = ranks.arranged(ParallelConfig())
+    shard(model, ranks)
     optimizer = Optimizer(model, OptimizerConfig())
     ids = torch.randint(8192, (max(ranks.count, arguments.tokens // SEQUENCE), SEQUENCE))
     (batch,) = ranks.rows([{"input_ids": ids, "targets": ids}])

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from diglot.core.progress import Progress
     from diglot.corpus.executor import Backend
     from diglot.ledger.artifact import Artifact
-    from diglot.train.ranks import Ranks
+    from diglot.train.parallel.ranks import Ranks
 
 app = typer.Typer(
     name="diglot",
@@ -510,7 +510,7 @@ def _ranks(launch: Launch | None) -> Iterator[Ranks | None]:
     if launch is None:
         yield None
         return
-    from diglot.train.ranks import joined
+    from diglot.train.parallel.ranks import joined
 
     with joined(launch) as ranks:
         yield ranks

@@ -22,7 +22,7 @@ from diglot.recipe.run import Places, run_recipe
 from diglot.recipe.schema import load_recipe
 from diglot.steps import kinds
 from diglot.steps.context import StepContext, StepKind, input_step
-from diglot.train.ranks import joined
+from diglot.train.parallel.ranks import joined
 
 RECIPE = """
 recipe: sums

@@ -34,8 +34,8 @@ from diglot.train.log import read_lines
 from diglot.train.mixture import Budget
 from diglot.train.optimizer_config import OptimizerConfig
 from diglot.train.order import DataOrder
+from diglot.train.parallel.ranks import ALONE, Ranks
 from diglot.train.phases import BatchStretch, map_neo_phases
-from diglot.train.ranks import ALONE, Ranks
 from diglot.train.schedules import ScheduleConfig
 from handmade_corpus import run_step
 from small_store import packed

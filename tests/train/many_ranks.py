@@ -2,7 +2,8 @@
 
 torchrun --nproc-per-node N many_ranks.py OUT [setting=value ...]
 
-    optimizer, shape, replicate, compile, every (training steps between checkpoints)    of the run
+    optimizer, shape, compile, every (training steps between checkpoints)    of the run
+    replicate, tensor, context, pipeline, expert                              of the grid of ranks
     only=gradients  and no training
     spiky=1  with a hundredfold loss at some training steps, which a guard skips
     stop=N   rank 1, or the only one, is sent SIGTERM when it has read N microbatches
@@ -33,9 +34,11 @@ from diglot.model.config import MoEConfig
 from diglot.model.decoder import Decoder, DecoderConfig
 from diglot.train.loop import IGNORE, Batch, ItemLosses
 from diglot.train.objectives.next_token import next_token
-from diglot.train.parallel_config import ParallelConfig
-from diglot.train.ranks import ALONE, Ranks, joined
-from diglot.train.sharding import shard, whole
+from diglot.train.parallel.config import ParallelConfig
+from diglot.train.parallel.ranks import ALONE, Ranks, joined
+from diglot.train.parallel.sharding import shard, whole
+
+AXES = ("replicate", "tensor", "context", "pipeline", "expert")
 
 # Widths that do not divide by 2 or 4, and norms of heads shorter than four ranks.
 ODD = DecoderConfig(
@@ -62,9 +65,9 @@ def ragged(batch: Batch) -> Batch:
     return {**batch, "targets": torch.where(kept, batch["targets"], IGNORE)}
 
 
-def write_gradients(out: Path, ranks: Ranks, config: DecoderConfig, parallel: ParallelConfig) -> None:
+def write_gradients(out: Path, ranks: Ranks, config: DecoderConfig) -> None:
     model = Decoder(config, seed=3)
-    shard(model, ranks, parallel)
+    shard(model, ranks)
     (batch,) = ranks.rows([ragged(tiny_run.batch_at(0, (5,))[0])])
     next_token()(model, batch).total.backward()  # type: ignore[no-untyped-call]
     gradients = {
@@ -78,8 +81,8 @@ def run(out: Path, ranks: Ranks, options: Mapping[str, str]) -> None:
     torch.set_num_threads(1)
     rank = ranks.launch.rank if ranks.launch else 0
     config = {"odd": ODD, "experts": EXPERTS}.get(options.get("shape", ""), tiny_run.CONFIG)
-    parallel = ParallelConfig(replicate=int(options.get("replicate", 1)))
-    write_gradients(out, ranks, config, parallel)
+    parallel = ParallelConfig(**{axis: int(options.get(axis, 1)) for axis in AXES})
+    write_gradients(out, ranks.arranged(parallel), config)
     if options.get("only") == "gradients":
         return
     spiky = bool(options.get("spiky"))

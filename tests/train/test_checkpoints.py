@@ -20,7 +20,7 @@ from diglot.train.checkpoints import (
     prune,
     write_checkpoint,
 )
-from diglot.train.ranks import ALONE
+from diglot.train.parallel.ranks import ALONE
 
 TENSORS = {"model.w": torch.arange(6.0).view(2, 3), "optimizer.w.num_updates": torch.tensor(3.0)}
 

@@ -19,8 +19,9 @@ from diglot.core.launch import Launch
 from diglot.core.storage import read_json
 from diglot.train.checkpoints import checkpoints
 from diglot.train.log import read_lines
-from diglot.train.parallel_config import ParallelConfig
-from diglot.train.ranks import ALONE, Ranks
+from diglot.train.parallel.config import GridShape, ParallelConfig
+from diglot.train.parallel.grid import Grid
+from diglot.train.parallel.ranks import ALONE, Ranks
 from diglot.train.types import IGNORE
 
 PROGRAM = Path(many_ranks.__file__)
@@ -178,7 +179,10 @@ def test_every_rank_writes_its_part_and_the_manifest_lists_them(on_two: Path) ->
 
 def ranks_of(count: int) -> list[Ranks]:
     places = {"local_world_size": count, "address": "127.0.0.1", "port": 1}
-    return [Ranks(Launch(rank=rank, world_size=count, local_rank=rank, **places)) for rank in range(count)]
+    return [
+        Ranks(Launch(rank=rank, world_size=count, local_rank=rank, **places)).arranged(ParallelConfig())
+        for rank in range(count)
+    ]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 8])
@@ -195,20 +199,38 @@ def test_the_shares_of_a_microbatch_are_its_rows_in_order(count: int) -> None:
 @pytest.mark.parametrize(
     ("config", "num_ranks", "shape"),
     [
-        (ParallelConfig(), 6, (1, 6)),
-        (ParallelConfig(replicate=2), 6, (2, 3)),
-        (ParallelConfig(replicate=6), 6, (6, 1)),
-        (ParallelConfig(replicate=2, shard=4), 8, (2, 4)),
+        (ParallelConfig(), 6, (1, 1, 6, 1, 1)),
+        (ParallelConfig(replicate=2), 6, (1, 2, 3, 1, 1)),
+        (ParallelConfig(replicate=6), 6, (1, 6, 1, 1, 1)),
+        (ParallelConfig(replicate=2, shard=4, expert=2), 8, (1, 2, 4, 1, 1)),
+        (ParallelConfig(tensor=2, context=2, pipeline=2), 16, (2, 1, 2, 2, 2)),
     ],
 )
-def test_the_grid_of_ranks(config: ParallelConfig, num_ranks: int, shape: tuple[int, int]) -> None:
-    assert config.shape(num_ranks) == shape
+def test_the_grid_of_ranks(config: ParallelConfig, num_ranks: int, shape: tuple[int, ...]) -> None:
+    assert config.grid(num_ranks) == shape
 
 
-@pytest.mark.parametrize("config", [ParallelConfig(replicate=4), ParallelConfig(shard=4), ParallelConfig(replicate=8)])
+def test_every_rank_has_a_place_of_its_own() -> None:
+    shape = GridShape(pipeline=2, replicate=1, shard=3, context=1, tensor=2)
+    grids = [Grid(shape, rank, "cpu") for rank in range(12)]
+    assert len({grid.place for grid in grids}) == 12
+    assert [grid.place.tensor for grid in grids] == [0, 1] * 6  # neighbours on the last axis
+    assert [grid.reader for grid in grids] == [0, 0, 1, 1, 2, 2] * 2
+    assert {grid.num_readers for grid in grids} == {3}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [ParallelConfig(replicate=4), ParallelConfig(shard=4), ParallelConfig(replicate=8), ParallelConfig(tensor=4)],
+)
 def test_a_grid_that_the_ranks_do_not_fill_is_refused(config: ParallelConfig) -> None:
-    with pytest.raises(ConfigError, match=r"but 6 were started\. Start"):
-        config.shape(6)
+    with pytest.raises(ConfigError, match=r"but 6 ranks were started\. Start"):
+        config.grid(6)
+
+
+def test_experts_that_do_not_divide_the_ranks_are_refused() -> None:
+    with pytest.raises(ConfigError, match="expert = 4 does not divide the 6 ranks"):
+        ParallelConfig(expert=4).grid(6)
 
 
 def test_a_grid_without_ranks_is_refused() -> None:

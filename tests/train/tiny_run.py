@@ -19,10 +19,10 @@ from diglot.model.files import save_model
 from diglot.train.loop import LoopSettings, Objective, Phase, TrainReport, train
 from diglot.train.objectives.next_token import next_token
 from diglot.train.optimizer_config import OptimizerConfig
-from diglot.train.parallel_config import ParallelConfig
-from diglot.train.ranks import ALONE, Ranks
+from diglot.train.parallel.config import ParallelConfig
+from diglot.train.parallel.ranks import ALONE, Ranks
+from diglot.train.parallel.sharding import shard, whole_model
 from diglot.train.schedules import ScheduleConfig, schedule
-from diglot.train.sharding import shard, whole_model
 from diglot.train.spike_guard import SpikeGuardConfig
 from diglot.train.types import Batch, ItemLosses
 
@@ -98,7 +98,8 @@ def run(
 ) -> TrainReport:
     """Train, save the model, and return the report; `changes` are settings of the loop."""
     model = Decoder(config, seed=3)
-    shard(model, ranks, parallel or ParallelConfig())
+    ranks = ranks.arranged(parallel or ParallelConfig())
+    shard(model, ranks)
     report = train(
         model,
         phases=run_phases or phases(pause),

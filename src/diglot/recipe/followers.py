@@ -15,7 +15,7 @@ from diglot.ledger.artifact import Artifact
 from diglot.recipe.plan import PlannedStep
 
 if TYPE_CHECKING:
-    from diglot.train.ranks import Ranks
+    from diglot.train.parallel.ranks import Ranks
 
 HOURS_TO_WAIT = 48.0  # for one step that rank 0 does alone
 SECONDS_TO_APPEAR = 60.0  # a network file system shows a new file late

@@ -54,7 +54,7 @@ from diglot.recipe.schema import Recipe
 from diglot.steps.context import StepContext
 
 if TYPE_CHECKING:
-    from diglot.train.ranks import Ranks
+    from diglot.train.parallel.ranks import Ranks
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,7 @@ from diglot.core.progress import Progress
 from diglot.ledger.artifact import Artifact
 
 if TYPE_CHECKING:
-    from diglot.train.ranks import Ranks
+    from diglot.train.parallel.ranks import Ranks
 
 
 def input_step(*kinds: str, optional: bool = False) -> Any:

@@ -146,7 +146,7 @@ def _open_checkpoint(path: Path, tokenizer: Path | None) -> Source:
     from diglot.tokenizer.tokenizer import Tokenizer
     from diglot.train.checkpoint_files import read_state
     from diglot.train.checkpoints import MANIFEST, Checkpoint
-    from diglot.train.ranks import ALONE
+    from diglot.train.parallel.ranks import ALONE
 
     artifact = path.parent.parent
     model = Decoder(_checkpoint_config(artifact, path), seed=None)

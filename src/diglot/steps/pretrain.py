@@ -24,7 +24,7 @@ from diglot.train.loggers import check_loggers
 from diglot.train.mixture_table import MixtureRow, mixture_lines, mixture_rows
 from diglot.train.optimizer_config import OptimizerConfig
 from diglot.train.order import DataOrder, PhaseMix, plan_order
-from diglot.train.parallel_config import ParallelConfig
+from diglot.train.parallel.config import ParallelConfig
 from diglot.train.phases import PhaseConfig, expand_phases
 from diglot.train.schedules import ScheduleConfig, schedule
 from diglot.train.sequences import num_sequences, num_unused_tokens
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from diglot.ledger.artifact import Artifact
     from diglot.model.decoder import Decoder
     from diglot.tokenizer.tokenizer import Tokenizer
-    from diglot.train.ranks import Ranks
+    from diglot.train.parallel.ranks import Ranks
     from diglot.train.types import Evaluation
 
 __all__ = ["DEFAULT_PHASES", "STEP", "PhaseConfig", "PretrainConfig", "plan", "pretrain", "with_found_mixture"]
@@ -212,10 +212,10 @@ def pretrain(config: PretrainConfig, context: StepContext) -> dict[str, Any]:
     from diglot.train.loader import batches_of
     from diglot.train.loop import LoopSettings, Phase, train
     from diglot.train.objectives.next_token import next_token
-    from diglot.train.ranks import ALONE
-    from diglot.train.sharding import shard, whole_model
+    from diglot.train.parallel.ranks import ALONE
+    from diglot.train.parallel.sharding import shard, whole_model
 
-    ranks = context.ranks or ALONE
+    ranks = (context.ranks or ALONE).arranged(config.parallel)
     config = with_found_mixture(config, context.inputs)
     artifact, tokenizer_folder = context.input("from"), context.input("tokenizer").path
     packed = PackedTokens.open(artifact.path)
@@ -239,7 +239,7 @@ def pretrain(config: PretrainConfig, context: StepContext) -> dict[str, Any]:
                     first,
                     {name: stream.tokens for name, stream in streams.items()},
                     sequence_length=config.length_of(phase),
-                    microbatch_sequences=_microbatch_sequences(config, phase, ranks.count),
+                    microbatch_sequences=_microbatch_sequences(config, phase, ranks),
                     mask_after=tokenizer.eos_id if config.mask_after_eos else None,
                     document_end=tokenizer.eos_id if config.attention == "document" else None,
                     vocab_size=tokenizer.vocab_size,
@@ -255,7 +255,7 @@ def pretrain(config: PretrainConfig, context: StepContext) -> dict[str, Any]:
         first += ordered.num_train_steps
     model = start or Decoder(shape, seed=context.seed, init=config.init)
     model.recompute_every = config.recompute_every
-    shard(model, ranks, config.parallel)
+    shard(model, ranks)
     report = train(
         model,
         phases=phases,
@@ -401,11 +401,11 @@ def _reads(order: DataOrder, first_train_step: int, train_step: int) -> str:
     return "; ".join(f"{stream}, sequences {', '.join(numbers)}" for stream, numbers in sorted(found.items()))
 
 
-def _microbatch_sequences(config: PretrainConfig, phase: PhaseConfig, num_ranks: int) -> int | None:
+def _microbatch_sequences(config: PretrainConfig, phase: PhaseConfig, ranks: Ranks) -> int | None:
     """Of all ranks together, each of which takes its share of a microbatch's rows."""
     if config.microbatch_tokens is None:
         return None
-    return num_ranks * max(1, config.microbatch_tokens // config.length_of(phase))
+    return ranks.num_readers * max(1, config.microbatch_tokens // config.length_of(phase))
 
 
 def _plan_record(

@@ -20,7 +20,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from diglot.train.checkpoints import STATE, Checkpoint, Counters, Retention, begin, prune, seal, write_checkpoint
-from diglot.train.ranks import Ranks
+from diglot.train.parallel.ranks import Ranks
 
 
 class CheckpointWriter:

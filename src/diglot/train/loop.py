@@ -40,9 +40,9 @@ from diglot.train.checkpoints import (
 )
 from diglot.train.log import RUN, TRAIN, TrainLog, read_lines
 from diglot.train.optimizers import Optimizer
+from diglot.train.parallel.ranks import ALONE, Ranks
+from diglot.train.parallel.sharding import gradient_norm, local, settle
 from diglot.train.prefetch import Prefetch, checked
-from diglot.train.ranks import ALONE, Ranks
-from diglot.train.sharding import gradient_norm, local, settle
 from diglot.train.speed import Speedometer, no_peak
 from diglot.train.spike_guard import SpikeGuard
 from diglot.train.stream_losses import StreamLosses
@@ -66,7 +66,7 @@ def train(
     """Train `model` in place through all phases, resuming from the newest checkpoint in `out/checkpoints`.
 
     ranks: all of them call this, each with the same batches, of which it takes its share; rank 0 writes. The model has
-        been divided among them by `train/sharding.py`.
+        been divided among them by `train/parallel/sharding.py`.
     Raises: DiglotError when a loss is not finite, or after a signal, with the checkpoint that was saved.
     """
     if evaluation is not None and ranks.count > 1:
@@ -308,7 +308,7 @@ class _Run:
     def _divide_and_clip(self, count: int) -> float:
         """Turn summed gradients into those of the mean loss, clipped; returns the norm before clipping."""
         grads: list[Tensor] = [p.grad for p in self.model.parameters() if p.grad is not None]
-        norm = gradient_norm(grads) / count
+        norm = gradient_norm(grads, self.ranks) / count
         clip = self.settings.clip_norm
         shrink = 1.0 if clip is None or norm <= clip else clip / norm
         torch._foreach_mul_([local(grad) for grad in grads], shrink / count)

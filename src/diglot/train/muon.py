@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diglot.train.sharding import is_divided, local, part_like, whole
+from diglot.train.parallel.sharding import is_divided, local, part_like, whole
 
 # The quintic of Jordan et al.: steep at 0, so that small singular values grow fast; ends within about 0.7 .. 1.2.
 A, B, C = 3.4445, -4.7750, 2.0315

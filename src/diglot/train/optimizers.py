@@ -15,7 +15,7 @@ from diglot.core.errors import ConfigError, InputError
 from diglot.model.decoder import Decoder
 from diglot.train.muon import Muon, MuonMatrix
 from diglot.train.optimizer_config import OptimizerConfig
-from diglot.train.sharding import is_divided, local, settle
+from diglot.train.parallel.sharding import is_divided, local, settle
 
 __all__ = ["Optimizer", "OptimizerConfig"]
 

@@ -14,19 +14,20 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from diglot.core.errors import DiglotError
 from diglot.core.hardware import host
 from diglot.core.launch import Launch
+from diglot.train.parallel.config import ParallelConfig
+from diglot.train.parallel.grid import Grid
 from diglot.train.types import IGNORE, Batch
 
 Result = TypeVar("Result")
@@ -43,16 +44,29 @@ class Ranks:
     files: a group of its own for checkpoints, which are written while training goes on; two threads must not talk over
         one group.
     store: keys and values that all see.
+    grid: how they share the work of a step; None for one rank alone, and before `arranged`.
     """
 
     launch: Launch | None = None
     device: str = "cpu"
     files: Any = None
     store: Any = None
+    grid: Grid | None = None
+
+    def arranged(self, config: ParallelConfig) -> Ranks:
+        """These ranks in the grid of a step. One rank alone needs none, whatever the config says."""
+        if self.launch is None:
+            return self
+        return replace(self, grid=Grid(config.grid(self.count), self.launch.rank, self.device))
 
     @property
     def count(self) -> int:
         return 1 if self.launch is None else self.launch.world_size
+
+    @property
+    def num_readers(self) -> int:
+        """Into how many shares the sequences of a training step are cut."""
+        return 1 if self.grid is None else self.grid.num_readers
 
     @property
     def is_main(self) -> bool:
@@ -69,11 +83,11 @@ class Ranks:
         All ranks run equally many forward passes, as each of them gathers weights from all. A rank without a row reads
         the first one with all targets masked.
         """
-        return list(batches) if self.launch is None else [self._rows(batch, self.launch) for batch in batches]
+        return list(batches) if self.grid is None else [self._rows(batch, self.grid) for batch in batches]
 
-    def _rows(self, batch: Batch, launch: Launch) -> Batch:
+    def _rows(self, batch: Batch, grid: Grid) -> Batch:
         B = len(batch["input_ids"])
-        start, stop = (B * rank // launch.world_size for rank in (launch.rank, launch.rank + 1))
+        start, stop = (B * reader // grid.num_readers for reader in (grid.reader, grid.reader + 1))
         if start == stop:
             row = {key: tensor[:1] if tensor.ndim else tensor for key, tensor in batch.items()}
             return {**row, "targets": torch.full_like(row["targets"], IGNORE)}
@@ -191,12 +205,6 @@ def joined(launch: Launch, device: Literal["cpu", "cuda"] = "cpu") -> Iterator[R
         dist.barrier()  # rank 0 may host the meeting point: it leaves last
     finally:
         dist.destroy_process_group()
-
-
-def group_sum(value: Tensor, group: Any) -> Tensor:
-    """The sum of a value over a group of ranks, in place."""
-    dist.all_reduce(value, group=group)
-    return value
 
 
 def _name_of_attempt(store: Any, launch: Launch) -> str:

@@ -9,32 +9,29 @@ Parameters are DTensors then, and so is the optimizer's state. `local` and `whol
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from diglot.core.errors import ConfigError
 from diglot.model.decoder import Decoder
-from diglot.train.parallel_config import ParallelConfig
-from diglot.train.ranks import Ranks, group_sum
+from diglot.train.parallel.ranks import Ranks
 
 
-def shard(model: Decoder, ranks: Ranks, config: ParallelConfig) -> None:
+def shard(model: Decoder, ranks: Ranks) -> None:
     """Divide `model`, which every rank has built from the same seed, in place. Nothing happens to that of one rank."""
-    if ranks.count == 1:
+    grid = ranks.grid
+    if grid is None:
         return
-    replicate, divided = config.shape(ranks.count)
-    # Takes a second to import, which a run of one process need not wait for.
-    from torch.distributed.device_mesh import init_device_mesh
+    _refuse_unbuilt(ranks)
     from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
-    names = ("replicate", "shard")
-    mesh = init_device_mesh(ranks.device, (replicate, divided), mesh_dim_names=names)
-    grid = mesh["shard"] if replicate == 1 else mesh
+    mesh = grid.weight_mesh
     for layer in model.layers:
-        fully_shard(layer, mesh=grid)
-    fully_shard(model, mesh=grid, reshard_after_forward=False)
+        fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh, reshard_after_forward=False)
     register_fsdp_forward_method(model, "trunk")  # what the objectives call in place of forward
     for module in model.modules():
         if isinstance(module, FSDPModule):
@@ -76,12 +73,13 @@ def settle(model: Decoder) -> None:
         reshard()
 
 
-def gradient_norm(gradients: Sequence[Tensor]) -> float:
-    """The Euclidean norm of all gradients together, over all ranks."""
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm([local(gradient) for gradient in gradients])))
-    if is_divided(gradients[0]):
-        norm = group_sum(norm.square(), _shard_group(gradients[0])).sqrt()
-    return float(norm)
+def gradient_norm(gradients: Sequence[Tensor], ranks: Ranks) -> float:
+    """The Euclidean norm of all gradients together, over all ranks, each of which has parts or copies of them."""
+    norms = torch.stack(torch._foreach_norm([local(gradient) for gradient in gradients]))
+    if ranks.grid is None:
+        return float(torch.linalg.vector_norm(norms))
+    copies = torch.tensor([_num_copies(gradient, ranks) for gradient in gradients], device=norms.device)
+    return math.sqrt(ranks.sums([float((norms.double().square() / copies).sum())])[0])
 
 
 def whole_model(model: Decoder, ranks: Ranks) -> Decoder | None:
@@ -99,5 +97,20 @@ def whole_model(model: Decoder, ranks: Ranks) -> Decoder | None:
     return copy
 
 
-def _shard_group(tensor: Any) -> Any:
-    return tensor.device_mesh.get_group("shard")
+def _num_copies(tensor: Tensor, ranks: Ranks) -> int:
+    """How many ranks hold the part of a weight or gradient that this one holds."""
+    assert ranks.grid is not None
+    from torch.distributed.tensor import DTensor
+
+    holders = ranks.grid.size // ranks.grid.shape.pipeline  # a layer is on one stage of the pipeline
+    if not isinstance(tensor, DTensor):
+        return holders
+    parts = [size for size, how in zip(tensor.device_mesh.shape, tensor.placements, strict=True) if how.is_shard()]
+    return holders // math.prod(parts)
+
+
+def _refuse_unbuilt(ranks: Ranks) -> None:
+    assert ranks.grid is not None
+    for axis in ("tensor", "context", "pipeline"):
+        if getattr(ranks.grid.shape, axis) > 1:
+            raise ConfigError(f"parallel: {axis} is not built yet.")
