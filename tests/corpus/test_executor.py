@@ -290,6 +290,10 @@ def test_partial_files_of_killed_writers_are_removed_and_others_are_not(tmp_path
     finished_file = tmp_path / "deep" / "0000.parquet"
     partial.touch()
     finished_file.touch()
+    checkpoint = tmp_path / "checkpoints" / ".0000000.4K.partial"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / ".manifest.json.123.partial").touch()
     remove_partial_files(tmp_path)
     assert not partial.exists()
+    assert not checkpoint.exists()
     assert finished_file.exists()

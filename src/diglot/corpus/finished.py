@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,11 @@ def mark_finished(record: Path, key: str, files: Sequence[Path], result: Any) ->
 
 def remove_partial_files(folder: Path) -> None:
     """Delete what writers that were killed left behind. Only for a folder that nobody else is writing to."""
-    for path in folder.rglob(f".*{PARTIAL}"):
-        path.unlink(missing_ok=True)
+    for path in list(folder.rglob(f".*{PARTIAL}")):
+        if path.is_dir():  # a checkpoint
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def xxh3_file(path: Path) -> str:
