@@ -23,6 +23,7 @@ from diglot.evaluate.ngram_counts import Ints
 if TYPE_CHECKING:
     from diglot.evaluate.heldout import Heldout
     from diglot.model.decoder import Decoder
+    from diglot.train.parallel.ranks import Ranks
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ def document_nats(
     end_id: int,
     context: int,
     advance: Callable[[int], None] = lambda num_tokens: None,
+    ranks: Ranks | None = None,
 ) -> NDArray[np.float64]:
     """Total -log p of each document under `model`, [D], in nats.
 
@@ -63,6 +65,7 @@ def document_nats(
         tokens: [T], documents laid end to end, each with its closing document-end token. starts: [D].
         context: tokens per window, even, at most the model's max_seq_len.
         advance: called after each batch with the number of tokens read (windows overlap, so more than T in all).
+        ranks: as in `sequence_nats`, which divides the windows among them.
     """
     if context < 2 or context % 2 or context > model.config.max_seq_len:
         raise ValueError(f"context = {context} must be even and in 2 ... {model.config.max_seq_len} (max_seq_len).")
@@ -76,13 +79,16 @@ def document_nats(
         following[: window.scored_to - window.start] = NOT_SCORED
         targets.append(following)
     nats = np.zeros(len(starts))
-    np.add.at(nats, [w.document for w in windows], sequence_nats(model, inputs, targets, advance))
+    np.add.at(nats, [w.document for w in windows], sequence_nats(model, inputs, targets, advance, ranks))
     return nats
 
 
-def language_bits_per_byte(model: Decoder, heldout: Heldout, *, end_id: int, context: int) -> dict[str, float]:
-    """Bits per byte of each language: the nats of all its documents over all their bytes."""
-    nats = document_nats(model, heldout.tokens, heldout.starts, end_id=end_id, context=context)
+def language_bits_per_byte(
+    model: Decoder, heldout: Heldout, *, end_id: int, context: int, ranks: Ranks | None = None
+) -> dict[str, float]:
+    """Bits per byte of each language: the nats of all its documents over all their bytes. `ranks` as in
+    `sequence_nats`."""
+    nats = document_nats(model, heldout.tokens, heldout.starts, end_id=end_id, context=context, ranks=ranks)
     found = {}
     for lang in sorted(set(heldout.langs)):
         of_lang = np.array([other == lang for other in heldout.langs])

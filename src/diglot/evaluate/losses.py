@@ -17,6 +17,7 @@ from diglot.evaluate.ngram_counts import Ints
 
 if TYPE_CHECKING:
     from diglot.model.decoder import Decoder
+    from diglot.train.parallel.ranks import Ranks
 
 NOT_SCORED = -1
 MAX_BATCH_TOKENS = 4096
@@ -28,6 +29,7 @@ def sequence_nats(
     inputs: Sequence[Ints],
     targets: Sequence[Ints],
     advance: Callable[[int], None] = lambda num_tokens: None,
+    ranks: Ranks | None = None,
 ) -> NDArray[np.float64]:
     """Sum of -log p(target) over each sequence's scored positions, [N], in nats; products in float32, sums in float64.
 
@@ -35,20 +37,31 @@ def sequence_nats(
         inputs: N arrays [T_i] of token ids, each at most the model's max_seq_len.
         targets: N arrays [T_i], what follows each input, or NOT_SCORED.
         advance: called after each batch with the number of input tokens read.
+        ranks: those among whom the model is divided; all of them call this with the same sequences, of which each
+            takes its share, and all get the result. N is at least 1 then.
     """
+    assert ranks is None or ranks.num_readers == ranks.count, "ranks that read the same would count it twice"
     nats = np.zeros(len(inputs))
+    lengths = [len(ids) for ids in inputs]
+    order = sorted(range(len(inputs)), key=lambda i: (-lengths[i], i))
+    num_shares, share = (1, 0) if ranks is None else (ranks.num_readers, ranks.reader)
+    shares = [_batches(order[first::num_shares], lengths) for first in range(num_shares)]
     model.eval()
-    with torch.inference_mode():
-        for batch in _batches([len(ids) for ids in inputs]):
+    # What FSDP gathers in inference mode cannot be used in training afterwards.
+    with torch.inference_mode() if ranks is None or ranks.count == 1 else torch.no_grad():
+        for batch in shares[share]:
             nats[batch] = _batch_nats(model, [inputs[i] for i in batch], [targets[i] for i in batch])
             advance(sum(len(inputs[i]) for i in batch))
-    return nats
+        for _ in range(max(map(len, shares)) - len(shares[share])):  # the others gather weights from this rank too
+            shortest = order[-1]
+            _batch_nats(model, [inputs[shortest]], [targets[shortest]])
+    return nats if ranks is None else np.array(ranks.sums(nats.tolist()))
 
 
-def _batches(lengths: list[int]) -> list[list[int]]:
-    """Sequences, longest first, in groups of at most MAX_BATCH_TOKENS tokens with padding (or of one)."""
+def _batches(order: list[int], lengths: list[int]) -> list[list[int]]:
+    """Sequences in this order, longest first, in groups of at most MAX_BATCH_TOKENS tokens with padding (or of one)."""
     batches: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+    for index in order:
         if not batches or (len(batches[-1]) + 1) * lengths[batches[-1][0]] > MAX_BATCH_TOKENS:
             batches.append([])
         batches[-1].append(index)

@@ -69,6 +69,11 @@ class Ranks:
         return 1 if self.grid is None else self.grid.num_readers
 
     @property
+    def reader(self) -> int:
+        """The number of the share that this rank reads."""
+        return 0 if self.grid is None else self.grid.reader
+
+    @property
     def is_main(self) -> bool:
         return self.launch is None or self.launch.is_main
 
