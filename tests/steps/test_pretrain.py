@@ -34,6 +34,7 @@ from diglot.train.log import read_lines
 from diglot.train.mixture import Budget
 from diglot.train.optimizer_config import OptimizerConfig
 from diglot.train.order import DataOrder
+from diglot.train.parallel.config import ParallelConfig
 from diglot.train.parallel.ranks import ALONE, Ranks
 from diglot.train.phases import BatchStretch, map_neo_phases
 from diglot.train.schedules import ScheduleConfig
@@ -155,7 +156,7 @@ def test_an_evaluation_of_nothing_is_refused(wrong: dict[str, int]) -> None:
         PretrainConfig(from_="tokens", tokenizer="tokenizer", **wrong)
 
 
-def test_on_several_ranks_evaluation_during_training_is_left_out_and_said(
+def test_ranks_that_share_sequences_leave_evaluation_during_training_out_and_say_so(
     inputs: dict[str, Artifact], capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = PretrainConfig(from_="pack", tokenizer="tok", **SETTINGS, evaluate_every_tokens=1024)
@@ -170,9 +171,32 @@ def test_on_several_ranks_evaluation_during_training_is_left_out_and_said(
     )
     launch = Launch(rank=0, world_size=2, local_rank=0, local_world_size=2, address="localhost", port=1)
     packed_tokens, tokenizer = PackedTokens.open(inputs["from"].path), Tokenizer.load(inputs["tokenizer"].path)
-    assert _evaluation(config, packed_tokens, tokenizer, context, ALONE) is not None
-    assert _evaluation(config, packed_tokens, tokenizer, context, Ranks(launch)) is None
-    assert "evaluate_every_tokens has no effect on 2 ranks" in capsys.readouterr().err
+    for readers in (ALONE, Ranks(launch).arranged(ParallelConfig())):
+        assert _evaluation(config, packed_tokens, tokenizer, context, readers) is not None
+    assert capsys.readouterr().err == ""
+    sharing = Ranks(launch).arranged(ParallelConfig(tensor=2))
+    assert _evaluation(config, packed_tokens, tokenizer, context, sharing) is None
+    assert "evaluate_every_tokens has no effect with parallel: tensor" in capsys.readouterr().err
+
+
+def test_checkpoints_elsewhere_have_a_folder_of_the_artifact_and_change_nothing(
+    pretrained: Artifact, inputs: dict[str, Artifact], tmp_path: Path
+) -> None:
+    artifact = run_step(
+        STEP,
+        inputs["from"].store / "pretrain" / "elsewhere",
+        inputs=inputs,
+        checkpoint_dir=f"file://{tmp_path}/runs",
+        **SETTINGS,
+    )
+    manifests = list((tmp_path / "runs" / "elsewhere").glob("*/manifest.json"))
+    assert len(manifests) == len(list(pretrained.path.glob("checkpoints/*/manifest.json"))) > 0
+    assert not (artifact.path / "checkpoints").exists()
+    assert artifact.manifest.config == pretrained.manifest.config
+    assert read_json(artifact.path / "run.json")["checkpoint_dir"] == f"file://{tmp_path}/runs/elsewhere"
+    assert (artifact.path / "model" / "model.safetensors").read_bytes() == (
+        pretrained.path / "model" / "model.safetensors"
+    ).read_bytes()
 
 
 def test_the_decay_phase_has_its_own_mixture(pretrained: Artifact) -> None:

@@ -8,6 +8,10 @@ torchrun --nproc-per-node N many_ranks.py OUT [setting=value ...]
     spiky=1  with a hundredfold loss at some training steps, which a guard skips
     stop=N   rank 1, or the only one, is sent SIGTERM when it has read N microbatches
     die=N    rank 1 dies then, once
+    clock=N  the time of rank 0 is over when it has read N microbatches
+    place=URL  of the checkpoints
+    breaks=NAME  the part of a file's name at which `faulty://` breaks off
+    evaluate=1  bits per byte on some documents at every fourth training step
 
 Every rank writes OUT/rows.<rank>.jsonl: a line of the rows with a target of each microbatch it read. Before training,
 OUT/gradients.safetensors has the gradients of the summed loss of one microbatch, gathered.
@@ -24,19 +28,28 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tiny_run
 import torch
+from faulty_store import FaultyStore
 from safetensors.torch import save_file
 from tiny_run import TOKENS_PER_STEP
 
+from diglot.core import remote
 from diglot.core.launch import launch_from
+from diglot.evaluate import losses
+from diglot.evaluate.bits_per_byte import language_bits_per_byte
+from diglot.evaluate.heldout import Heldout
 from diglot.model.config import MoEConfig
 from diglot.model.decoder import Decoder, DecoderConfig
+from diglot.train import loop
+from diglot.train.clock import STOP, Clock
 from diglot.train.loop import IGNORE, Batch, ItemLosses
 from diglot.train.objectives.next_token import next_token
 from diglot.train.parallel.config import ParallelConfig
 from diglot.train.parallel.ranks import ALONE, Ranks, joined
 from diglot.train.parallel.sharding import shard, whole
+from diglot.train.types import Evaluation
 
 AXES = ("replicate", "tensor", "context", "pipeline", "expert")
 
@@ -56,6 +69,19 @@ ODD = DecoderConfig(
 # Without the router's own losses, which are asked of every microbatch: those of ranks are smaller.
 EXPERTS = replace(
     tiny_run.CONFIG, moe=MoEConfig(num_experts=3, top_k=2, expert_dim=12, shared_dim=8, balance_weight=0, z_weight=0)
+)
+
+
+# Documents shorter and longer than a window of 16, so that the two shares have different numbers of batches.
+LENGTHS = np.array([3, 40, 7, 16, 1])
+HELDOUT = Heldout(
+    tokens=np.random.default_rng(0).integers(1, 50, LENGTHS.sum()),
+    starts=np.cumsum([0, *LENGTHS[:-1]]),
+    num_bytes=4 * LENGTHS,
+    ids=[str(i) for i in range(len(LENGTHS))],
+    langs=["en", "zh-Hans", "zh-Hans", "en", "en"],
+    sources=["pages"] * len(LENGTHS),
+    clusters=[str(i) for i in range(len(LENGTHS))],
 )
 
 
@@ -110,6 +136,21 @@ def run(out: Path, ranks: Ranks, options: Mapping[str, str]) -> None:
     def with_ragged(phase: tiny_run.Phase) -> tiny_run.Phase:
         return tiny_run.Phase(**{**vars(phase), "batch_at": lambda n: [ragged(b) for b in phase.batch_at(n)]})
 
+    ranks = ranks.arranged(parallel)
+
+    def measure(model: Decoder) -> dict[str, dict[str, float]]:
+        found = language_bits_per_byte(model, HELDOUT, end_id=0, context=16, ranks=None if ranks is ALONE else ranks)
+        return {"bits_per_byte": found}
+
+    class OverAtN(Clock):
+        def asks(self, checkpoint_seconds: float) -> int:
+            return STOP if number >= int(options["clock"]) else super().asks(checkpoint_seconds)
+
+    if "clock" in options:
+        loop.Clock = OverAtN  # type: ignore[misc]
+    remote.WAIT_S = 0.0
+    losses.MAX_BATCH_TOKENS = 32  # several batches, and not equally many for each rank
+    FaultyStore.fails_at = options.get("breaks")
     tiny_run.run(
         out,
         run_phases=[with_ragged(phase) for phase in phases],
@@ -120,6 +161,9 @@ def run(out: Path, ranks: Ranks, options: Mapping[str, str]) -> None:
         compile=options.get("compile", "never"),
         spike_guard=tiny_run.GUARD if spiky else None,
         checkpoint_every_tokens=int(options.get("every", 2)) * TOKENS_PER_STEP,
+        checkpoint_dir=options.get("place"),
+        time_limit_minutes=600.0,
+        evaluation=Evaluation(measure=measure, every_tokens=4 * TOKENS_PER_STEP) if options.get("evaluate") else None,
     )
 
 

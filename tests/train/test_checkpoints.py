@@ -25,6 +25,10 @@ from diglot.train.parallel.ranks import ALONE
 TENSORS = {"model.w": torch.arange(6.0).view(2, 3), "optimizer.w.num_updates": torch.tensor(3.0)}
 
 
+class DeafError(BaseException):
+    """No Exception, as that of DCP."""
+
+
 def write(folder: Path, train_steps: int, retention: Retention = "rolling", order: str = "same") -> Checkpoint:
     return write_checkpoint(
         folder,
@@ -136,6 +140,20 @@ def test_an_emergency_checkpoint_stays_while_it_is_the_newest(tmp_path: Path) ->
     write(tmp_path, 2, "emergency")
     prune(tmp_path, 1)
     assert [c.counters.train_steps_done for c in checkpoints(tmp_path)] == [1, 2]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, DeafError])
+def test_a_full_disk_is_explained_however_a_library_says_it(error: type[BaseException]) -> None:
+    with (
+        pytest.raises(DiglotError, match=r"no space left while writing the checkpoint here.*free some space"),
+        module.write_errors_explained("here"),
+    ):
+        raise error("I/O error: No space left on device (os error 28)")
+
+
+def test_another_error_stays_what_it_is() -> None:
+    with pytest.raises(RuntimeError, match="a bug"), module.write_errors_explained("here"):
+        raise RuntimeError("a bug")
 
 
 def test_a_half_deleted_checkpoint_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

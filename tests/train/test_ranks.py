@@ -168,6 +168,39 @@ def test_a_rank_that_dies_is_started_again_with_the_others_and_nothing_is_lost(o
 
 
 @pytest.mark.slow
+def test_checkpoints_behind_an_address_and_evaluation_change_nothing(on_two: Path, tmp_path: Path) -> None:
+    """Stopped and gone on; the loop, its logs and its weights are those of a run without either."""
+    address = f"file://{tmp_path}/store/run"
+    options = {**ODD_MUON, "place": address, "evaluate": 1}
+    found = torchrun(2, tmp_path / "two", clock=10, **options)
+    said = "stopped before time_limit_minutes = 600 after training step 5 of 15"
+    assert found.stderr.count(f"DiglotError: {said}") == 2, found.stderr[-3000:]  # both ranks, by the clock of one
+    one = shutil.copytree(tmp_path, tmp_path / "copy") / "two"
+    trained(2, tmp_path / "two", **options)
+    same_bytes(on_two, tmp_path / "two")
+    newest = checkpoints(tmp_path / "store" / "run")[-1]
+    assert newest.damage() is None
+    assert sorted(newest.manifest["files"]) == [f"shard-0000{i}-model-00001-of-00001.safetensors" for i in (1, 2)]
+    # One process goes on from what two wrote there, and measures the same.
+    alone(one, **{**options, "place": f"file://{one.parent}/store/run"})
+    same_losses(on_two, one)
+    lines = [read_lines(out / "eval.jsonl") for out in (tmp_path / "two", one)]
+    assert [line["train_step"] for line in lines[0]] == [3, 7, 8, 11, 14]
+    for ours, theirs in zip(*lines, strict=True):
+        assert set(ours["bits_per_byte"]) == {"en", "zh-Hans"}
+        assert ours["bits_per_byte"] == pytest.approx(theirs["bits_per_byte"], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_a_rank_that_cannot_send_its_part_stops_all_with_the_reason(tmp_path: Path) -> None:
+    found = torchrun(2, tmp_path / "out", place=f"faulty://{tmp_path}/store", breaks="shard-00002")
+    assert found.returncode != 0
+    said = "shard-00002-model-00001-of-00001.safetensors failed: ConnectionResetError: Connection reset by peer"
+    assert found.stderr.count(f"DiglotError: writing faulty://{tmp_path}/store/0000000.1K/{said}") == 2  # both ranks
+    assert not list((tmp_path / "store").glob("*/manifest.json"))
+
+
+@pytest.mark.slow
 def test_every_rank_writes_its_part_and_the_manifest_lists_them(on_two: Path) -> None:
     newest = checkpoints(on_two / "checkpoints")[-1]
     assert newest.damage() is None

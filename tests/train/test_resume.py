@@ -223,6 +223,37 @@ def test_a_damaged_newest_checkpoint_is_passed_over_with_a_warning(
     same_result(undisturbed, tmp_path)
 
 
+def test_a_disk_without_room_for_a_checkpoint_stops_the_run_and_the_last_one_stands(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    """A limit on the size of files stands for the full disk: the logs fit, the weights do not."""
+    stop_after(tmp_path, 7)
+    program = (
+        "import pathlib, resource, sys, tiny_run\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+        "tiny_run.run(pathlib.Path(sys.argv[1]))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], cwd=PROGRAM.parent, capture_output=True, text=True
+    )
+    newest = tmp_path / "checkpoints" / "0000000.5K"
+    assert f"DiglotError: File too large while writing the checkpoint {newest}." in found.stderr, found.stderr[-2000:]
+    assert [c.counters.train_steps_done for c in checkpoints(tmp_path / "checkpoints")] == [2, 4, 6]
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 3, "nothing half-written is left"
+    assert tiny_run.run(tmp_path).resumed_from == "0000000.4K"
+    same_result(undisturbed, tmp_path)
+
+
+def test_what_a_killed_save_left_goes_when_the_run_goes_on(undisturbed: Path, tmp_path: Path) -> None:
+    stop_after(tmp_path, 7)
+    partial = tmp_path / "checkpoints" / ".0000000.4K.step7.partial"
+    partial.mkdir()
+    (partial / "state.safetensors").write_bytes(b"half")
+    tiny_run.run(tmp_path)
+    assert not partial.exists()
+    same_result(undisturbed, tmp_path)
+
+
 def test_a_checkpoint_of_another_data_order_is_refused(tmp_path: Path) -> None:
     stop_after(tmp_path, 5)
     with pytest.raises(ConfigError, match="written for data order tiny, this run has other"):

@@ -49,6 +49,14 @@ def test_the_newest_line_of_any_log_tells_how_far_it_is_and_how_long_it_takes(tm
     assert Watcher(tmp_path).look().is_done
 
 
+def test_the_newest_checkpoint_is_found_in_another_local_folder(tmp_path: Path) -> None:
+    write_json(tmp_path / "runs" / "3f9c" / "0000041.0K" / "manifest.json", {})
+    write_json(tmp_path / "out" / "run.json", {"checkpoint_dir": str(tmp_path / "runs" / "3f9c")})
+    assert Watcher(tmp_path / "out").look().checkpoint == "0000041.0K"
+    write_json(tmp_path / "out" / "run.json", {"checkpoint_dir": "s3://bucket/runs/3f9c"})  # is not asked
+    assert Watcher(tmp_path / "out").look().checkpoint is None
+
+
 def test_a_finished_run(tmp_path: Path) -> None:
     tiny_run.run(tmp_path)
     state = Watcher(tmp_path).look()

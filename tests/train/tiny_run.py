@@ -24,7 +24,7 @@ from diglot.train.parallel.ranks import ALONE, Ranks
 from diglot.train.parallel.sharding import shard, whole_model
 from diglot.train.schedules import ScheduleConfig, schedule
 from diglot.train.spike_guard import SpikeGuardConfig
-from diglot.train.types import Batch, ItemLosses
+from diglot.train.types import Batch, Evaluation, ItemLosses
 
 CONFIG = DecoderConfig(vocab_size=50, d_model=32, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8, ffn_dim=48)
 STEPS = (9, 6)
@@ -94,6 +94,7 @@ def run(
     ranks: Ranks = ALONE,
     parallel: ParallelConfig | None = None,
     config: DecoderConfig = CONFIG,
+    evaluation: Evaluation | None = None,
     **changes: Any,
 ) -> TrainReport:
     """Train, save the model, and return the report; `changes` are settings of the loop."""
@@ -108,6 +109,7 @@ def run(
         seed=3,
         settings=settings(**changes),
         progress=progress or Progress(quiet=True),
+        evaluation=evaluation,
         ranks=ranks,
     )
     trained = whole_model(model, ranks)

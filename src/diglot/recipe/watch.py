@@ -157,7 +157,7 @@ def _rows(watched: Watched, state: RunState) -> list[tuple[str, ...]]:
             rows.append(("memory, most", f"{now['resident_peak_bytes'] / 1e9:.2f} GB"))
     rows += _evaluation_rows(state)
     rows += _stream_rows(recent)
-    rows.append(("checkpoint", state.checkpoint or "none yet"))
+    rows.append(("checkpoint", state.checkpoint or state.run.get("checkpoint_dir") or "none yet"))
     ago = f"last line {_duration(state.seconds_since_written)} ago"
     if state.seconds_since_written > SILENT_SECONDS and not watched.is_over(state):
         ago += ": it may be stopped. The command that started it goes on from the checkpoint."

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from diglot.core.errors import ConfigError
 from diglot.core.seeds import derive_seed
 from diglot.steps.context import StepContext, StepKind, input_step, runtime
+from diglot.train.saving import check_saving, place_of_run
 
 if TYPE_CHECKING:
     from diglot.corpus.compose.conversation import Conversation
@@ -27,6 +28,7 @@ class FinetuneConfig:
         2e-5
         for 7 B parameters and 512 x 8,192 tokens a batch; models a thousandth as large take far larger ones.
     num_heldout: held-out conversations whose loss is measured before and after.
+    checkpoint_every_minutes, checkpoint_dir, time_limit_minutes: as in `pretrain`.
     """
 
     from_: str = input_step("pretrain", "finetune", "import_model")
@@ -40,11 +42,19 @@ class FinetuneConfig:
     num_heldout: int = 128
     num_threads: int | None = runtime(None)
     checkpoint_every_tokens: int | None = runtime(200_000)
+    checkpoint_every_minutes: float | None = runtime(None)
+    checkpoint_dir: str | None = runtime(None)
+    time_limit_minutes: float | None = runtime(None)
 
     def __post_init__(self) -> None:
         for name in ("num_train_steps", "conversations_per_train_step", "max_tokens", "num_heldout"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)}, but it counts from 1.")
+        check_saving(
+            checkpoint_dir=self.checkpoint_dir,
+            checkpoint_every_minutes=self.checkpoint_every_minutes,
+            time_limit_minutes=self.time_limit_minutes,
+        )
         if self.learning_rate <= 0:
             raise ConfigError(f"learning_rate = {self.learning_rate} teaches nothing. Set it above 0.")
 
@@ -111,6 +121,9 @@ def finetune(config: FinetuneConfig, context: StepContext) -> dict[str, Any]:
             compile="never",  # every batch has its own length, and a compiled model would be compiled for each
             checkpoint_every_tokens=config.checkpoint_every_tokens,
             keep_rolling=2,
+            checkpoint_every_minutes=config.checkpoint_every_minutes,
+            checkpoint_dir=place_of_run(config.checkpoint_dir, context.out.name),
+            time_limit_minutes=config.time_limit_minutes,
             num_threads=config.num_threads,
         ),
         progress=context.progress,

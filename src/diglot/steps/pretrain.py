@@ -26,6 +26,7 @@ from diglot.train.optimizer_config import OptimizerConfig
 from diglot.train.order import DataOrder, PhaseMix, plan_order
 from diglot.train.parallel.config import ParallelConfig
 from diglot.train.phases import PhaseConfig, expand_phases
+from diglot.train.saving import check_saving, place_of_run
 from diglot.train.schedules import ScheduleConfig, schedule
 from diglot.train.sequences import num_sequences, num_unused_tokens
 from diglot.train.spike_guard import SpikeGuardConfig
@@ -69,8 +70,15 @@ class PretrainConfig:
     z_loss: weight of log(sum exp logits)^2 in the loss; 0 leaves it out.
     spike_guard: skip updates whose gradient norm (or loss) stands far above those before; None takes every one.
     recompute_every: compute every n-th layer again in the backward pass instead of keeping its activations; 0 for none.
+    checkpoint_every_tokens, checkpoint_every_minutes: a rolling checkpoint whenever so many tokens were read, or so
+        much time has passed since the last; null for never. keep_rolling: how many of them stay; null for all.
+    checkpoint_dir: where checkpoints go instead of the step's folder: an absolute path, or an fsspec address such as
+        s3://bucket/runs. Each artifact has a folder of its own in it.
+    time_limit_minutes: save and stop before training took so long; the same command goes on. The end of a Slurm job is
+        seen without it.
     evaluate_every_tokens: measure bits per byte on held-out documents whenever so many tokens were read, and at the end
-        of each phase; None never does, and neither does a run on several ranks. Training itself is not touched.
+        of each phase; None never does, and neither does a run whose ranks share sequences or layers (parallel: tensor,
+        context, pipeline). Training itself is not touched.
     loggers: any of tensorboard, wandb, trackio.
     evaluate_tokens: held-out tokens of each language that are measured then, in whole documents: the first of those
         that a step `evaluate` of the recipe scores.
@@ -100,7 +108,10 @@ class PretrainConfig:
     recompute_every: int = runtime(0)
     num_threads: int | None = runtime(None)
     checkpoint_every_tokens: int | None = runtime(500_000)
+    checkpoint_every_minutes: float | None = runtime(None)
     keep_rolling: int | None = runtime(2)
+    checkpoint_dir: str | None = runtime(None)
+    time_limit_minutes: float | None = runtime(None)
     evaluate_every_tokens: int | None = runtime(None)
     evaluate_tokens: int = runtime(4096)
     loggers: tuple[str, ...] = runtime(("tensorboard",))
@@ -108,6 +119,11 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         check_loggers(self.loggers)
+        check_saving(
+            checkpoint_dir=self.checkpoint_dir,
+            checkpoint_every_minutes=self.checkpoint_every_minutes,
+            time_limit_minutes=self.time_limit_minutes,
+        )
         if min(self.evaluate_tokens, 1 if self.evaluate_every_tokens is None else self.evaluate_every_tokens) < 1:
             raise ConfigError(
                 "evaluate_every_tokens and evaluate_tokens count from 1. Leave the former out to measure nothing."
@@ -272,6 +288,9 @@ def pretrain(config: PretrainConfig, context: StepContext) -> dict[str, Any]:
             spike_guard=config.spike_guard,
             checkpoint_every_tokens=config.checkpoint_every_tokens,
             keep_rolling=config.keep_rolling,
+            checkpoint_every_minutes=config.checkpoint_every_minutes,
+            checkpoint_dir=place_of_run(config.checkpoint_dir, context.out.name),
+            time_limit_minutes=config.time_limit_minutes,
             num_threads=config.num_threads or ranks.num_threads,
             loggers=config.loggers,
         ),
@@ -299,7 +318,8 @@ def pretrain(config: PretrainConfig, context: StepContext) -> dict[str, Any]:
 def _evaluation(
     config: PretrainConfig, packed: PackedTokens, tokenizer: Tokenizer, context: StepContext, ranks: Ranks
 ) -> Evaluation | None:
-    """Bits per byte of each language on a fixed sample of the held-out documents; None on several ranks."""
+    """Bits per byte of each language on a fixed sample of the held-out documents; None where ranks share a sequence or
+    layers, which the measurement does not know how to do."""
     from diglot.core.seeds import derive_seed
     from diglot.evaluate.bits_per_byte import language_bits_per_byte
     from diglot.evaluate.heldout import heldout_documents
@@ -307,10 +327,10 @@ def _evaluation(
 
     if config.evaluate_every_tokens is None:
         return None
-    if ranks.count > 1:
+    if ranks.num_readers < ranks.count:
         context.progress.say(
-            f"{context.step}: warning: evaluate_every_tokens has no effect on {ranks.count} ranks, as evaluation "
-            "during training runs on one alone so far. A step evaluate scores the model afterwards."
+            f"{context.step}: warning: evaluate_every_tokens has no effect with parallel: tensor, context or pipeline "
+            "above 1. A step evaluate scores the model afterwards."
         )
         return None
     seed = derive_seed(context.seed, "evaluate")
@@ -318,7 +338,8 @@ def _evaluation(
     window = max(2, config.longest // 2 * 2)
 
     def measure(model: Decoder) -> dict[str, dict[str, float]]:
-        return {"bits_per_byte": language_bits_per_byte(model, heldout, end_id=tokenizer.eos_id, context=window)}
+        found = language_bits_per_byte(model, heldout, end_id=tokenizer.eos_id, context=window, ranks=ranks)
+        return {"bits_per_byte": found}
 
     return Evaluation(measure=measure, every_tokens=config.evaluate_every_tokens)
 

@@ -7,16 +7,19 @@
 A checkpoint is made under a hidden name and renamed when it is whole, and it is valid only when its files have the
 sizes and hashes of its manifest. Names carry the tokens read in units of K, M or B, with leading zeros so that they
 sort: `0002457.6K` (and `0002457.6K.step600` where two would round to one name). Three classes: `release` is never
-deleted, `rolling` only where the user names how many to keep, and `emergency` (written on a signal) is replaced by the
-next checkpoint of any class where rolling ones are deleted too.
+deleted, `rolling` only where the user names how many to keep, and `emergency` (written on a signal, or when the time is
+over) is replaced by the next checkpoint of any class where rolling ones are deleted too.
+
+Here they lie in a local folder; `remote_checkpoints.py` keeps the same files behind an fsspec address.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +31,7 @@ from diglot.core.errors import ConfigError, explain_os_error
 from diglot.core.storage import PARTIAL, read_json, sha256_file, write_json
 
 STATE, MANIFEST = "state.safetensors", "manifest.json"
+FIELDS = frozenset({"counters", "files", "retention", "order_fingerprint"})
 Retention = Literal["release", "rolling", "emergency"]
 
 
@@ -41,14 +45,20 @@ class Counters:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A finished checkpoint on disk."""
+    """A finished checkpoint. Of one behind an address, `path` is where its local copy lies, or would."""
 
     path: Path
     manifest: Mapping[str, Any]
+    url: str | None = None
 
     @property
     def name(self) -> str:
         return self.path.name
+
+    @property
+    def place(self) -> str:
+        """For messages."""
+        return self.url or str(self.path)
 
     @property
     def counters(self) -> Counters:
@@ -94,29 +104,46 @@ def write_checkpoint(
     """Write `folder/name` whole or not at all. `facts` are noted for whoever resumes."""
     final, partial = begin(folder, name, counters)
     try:
-        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, partial / STATE)
-        _fsync(partial / STATE)
-        return seal(
-            partial,
-            final,
-            counters=counters,
-            retention=retention,
-            order_fingerprint=order_fingerprint,
-            facts=facts,
-        )
-    except OSError as error:
-        raise explain_os_error(error, final, "writing the checkpoint") from error
-    except Exception as error:  # safetensors reports a full disk as its own kind of error
-        with contextlib.suppress(OSError):
-            shutil.rmtree(partial, ignore_errors=True)
-        if "No space left" in str(error):
-            raise explain_os_error(OSError(28, "No space left on device"), final, "writing the checkpoint") from error
-        raise
+        with write_errors_explained(final):
+            save_state(tensors, partial / STATE)
+            return seal(
+                partial,
+                final,
+                counters=counters,
+                retention=retention,
+                order_fingerprint=order_fingerprint,
+                facts=facts,
+            )
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def write_errors_explained(place: object) -> Iterator[None]:
+    """Turn an error met while writing a checkpoint into a sentence with a next action, where there is one.
+
+    safetensors and DCP report what the operating system said as kinds of their own; it is in their text.
+    """
+    try:
+        yield
+    except BaseException as error:
+        said = error if isinstance(error, OSError) else None
+        for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            if said is None and os.strerror(number) in str(error):
+                said = OSError(number, os.strerror(number))
+        if said is None:
+            raise
+        raise explain_os_error(said, place, "writing the checkpoint") from error
+
+
+def save_state(tensors: Mapping[str, Tensor], path: Path) -> None:
+    save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, path)
+    _fsync(path)
 
 
 def begin(folder: Path, name: str, counters: Counters) -> tuple[Path, Path]:
     """The checkpoint's path, and an empty folder under a hidden name to write its files in."""
-    final = _free_name(folder / name, counters)
+    final = folder / free_name(name, counters, checkpoints(folder))
     partial = folder / f".{final.name}{PARTIAL}"
     try:
         shutil.rmtree(partial, ignore_errors=True)
@@ -136,20 +163,38 @@ def seal(
     facts: Mapping[str, Any],
 ) -> Checkpoint:
     """Add the manifest to the files of `partial`, which are on disk, and rename it to `final`."""
-    files = sorted(path for path in partial.iterdir() if path.is_file())
-    manifest = {
-        "counters": asdict(counters),
-        "retention": retention,
-        "order_fingerprint": order_fingerprint,
-        "facts": dict(facts),
-        "files": {path.name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for path in files},
-    }
+    manifest = manifest_of(
+        files_of(partial), counters=counters, retention=retention, order_fingerprint=order_fingerprint, facts=facts
+    )
     write_json(partial / MANIFEST, manifest)
     if final.exists():  # the same training step, written before or damaged since
         delete_checkpoint(final)
     os.replace(partial, final)
     _fsync(final.parent)
     return Checkpoint(final, manifest)
+
+
+def files_of(folder: Path) -> dict[str, dict[str, Any]]:
+    """Size and hash of every file in it, for the manifest."""
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    return {path.name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for path in files}
+
+
+def manifest_of(
+    files: Mapping[str, Mapping[str, Any]],
+    *,
+    counters: Counters,
+    retention: Retention,
+    order_fingerprint: str,
+    facts: Mapping[str, Any],
+) -> dict[str, Any]:
+    return {
+        "counters": asdict(counters),
+        "retention": retention,
+        "order_fingerprint": order_fingerprint,
+        "facts": dict(facts),
+        "files": files,
+    }
 
 
 def delete_checkpoint(path: Path) -> None:
@@ -165,8 +210,12 @@ def checkpoints(folder: Path) -> list[Checkpoint]:
         if not path.parent.name.startswith("."):
             with contextlib.suppress(ValueError, OSError):
                 checkpoint = Checkpoint(path.parent, read_json(path))
-                if {"counters", "files", "retention", "order_fingerprint"} <= set(checkpoint.manifest):
+                if set(checkpoint.manifest) >= FIELDS:
                     found.append(checkpoint)
+    return oldest_first(found)
+
+
+def oldest_first(found: Iterable[Checkpoint]) -> list[Checkpoint]:
     return sorted(found, key=lambda c: (c.counters.train_steps_done, c.name))
 
 
@@ -181,13 +230,7 @@ def newest_valid(folder: Path, order_fingerprint: str, warn: Callable[[str], Non
             if path.is_dir() and not path.name.startswith(".") and path not in readable:
                 warn(f"checkpoint {path.name} has no readable manifest and is passed over.")
     for checkpoint in reversed(checkpoints(folder)):
-        written_for = checkpoint.manifest["order_fingerprint"]
-        if written_for != order_fingerprint:
-            raise ConfigError(
-                f"checkpoint {checkpoint.path} was written for data order {written_for}, this run has "
-                f"{order_fingerprint}: the streams, mixture, seed or batch size changed. Restore them to resume, or "
-                "move the folder away to start a new run."
-            )
+        check_order(checkpoint, order_fingerprint)
         damage = checkpoint.damage()
         if damage is None:
             return checkpoint
@@ -195,23 +238,41 @@ def newest_valid(folder: Path, order_fingerprint: str, warn: Callable[[str], Non
     return None
 
 
+def check_order(checkpoint: Checkpoint, order_fingerprint: str) -> None:
+    """Raises ConfigError where it was written for another order of the data."""
+    written_for = checkpoint.manifest["order_fingerprint"]
+    if written_for != order_fingerprint:
+        raise ConfigError(
+            f"checkpoint {checkpoint.place} was written for data order {written_for}, this run has "
+            f"{order_fingerprint}: the streams, mixture, seed or batch size changed. Restore them to resume, or "
+            "move the folder away to start a new run."
+        )
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Delete what killed writers left under hidden names. Only for a folder that nobody else is writing to."""
+    for path in folder.glob(f".*{PARTIAL}"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def prune(folder: Path, keep_rolling: int | None) -> None:
     """Delete rolling checkpoints beyond the newest `keep_rolling`, and emergency ones that are not the newest."""
-    if keep_rolling is None:
-        return
-    everything = checkpoints(folder)
-    rolling = [c for c in everything if c.retention == "rolling"]
-    stale = [c for c in everything[:-1] if c.retention == "emergency"]
-    for checkpoint in rolling[:-keep_rolling] + stale:
+    for checkpoint in stale(checkpoints(folder), keep_rolling):
         delete_checkpoint(checkpoint.path)
 
 
-def _free_name(path: Path, counters: Counters) -> Path:
-    """`path`, with the number of training steps where another checkpoint's tokens round to the same name."""
-    taken = {c.path: c.counters for c in checkpoints(path.parent)}
-    if taken.get(path, counters) == counters:
-        return path
-    return path.with_name(f"{path.name}.step{counters.train_steps_done}")
+def stale(everything: Sequence[Checkpoint], keep_rolling: int | None) -> list[Checkpoint]:
+    """Those of a run's checkpoints, oldest first, that are not to be kept; none where `keep_rolling` is None."""
+    if keep_rolling is None:
+        return []
+    rolling = [c for c in everything if c.retention == "rolling"]
+    return rolling[:-keep_rolling] + [c for c in everything[:-1] if c.retention == "emergency"]
+
+
+def free_name(name: str, counters: Counters, existing: Iterable[Checkpoint]) -> str:
+    """`name`, with the number of training steps where another checkpoint's tokens round to the same name."""
+    taken = {c.name: c.counters for c in existing}
+    return name if taken.get(name, counters) == counters else f"{name}.step{counters.train_steps_done}"
 
 
 def _fsync(path: Path) -> None:

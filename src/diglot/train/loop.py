@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diglot.core.errors import ConfigError, DiglotError, InputError
+from diglot.core.errors import DiglotError, InputError
 from diglot.core.hardware import resident_peak_bytes
 from diglot.core.peaks import product_peak
 from diglot.core.progress import Bar, Progress
@@ -31,18 +31,14 @@ from diglot.model.accounting import parameter_counts, train_flops_per_token
 from diglot.model.decoder import Decoder
 from diglot.train.backend import choose_backend, prepared, uncompiled
 from diglot.train.checkpoint_files import CheckpointWriter, read_state
-from diglot.train.checkpoints import (
-    Checkpoint,
-    Counters,
-    Retention,
-    checkpoint_name,
-    newest_valid,
-)
+from diglot.train.checkpoints import Checkpoint, Counters, Retention, checkpoint_name
+from diglot.train.clock import SAVE, STOP, Clock
 from diglot.train.log import RUN, TRAIN, TrainLog, read_lines
 from diglot.train.optimizers import Optimizer
 from diglot.train.parallel.ranks import ALONE, Ranks
 from diglot.train.parallel.sharding import gradient_norm, local, settle
 from diglot.train.prefetch import Prefetch, checked
+from diglot.train.remote_checkpoints import checkpoint_folder, resumable
 from diglot.train.speed import Speedometer, no_peak
 from diglot.train.spike_guard import SpikeGuard
 from diglot.train.stream_losses import StreamLosses
@@ -63,17 +59,13 @@ def train(
     evaluation: Evaluation | None = None,
     ranks: Ranks = ALONE,
 ) -> TrainReport:
-    """Train `model` in place through all phases, resuming from the newest checkpoint in `out/checkpoints`.
+    """Train `model` in place through all phases, resuming from the newest checkpoint of the run.
 
     ranks: all of them call this, each with the same batches, of which it takes its share; rank 0 writes. The model has
         been divided among them by `train/parallel/sharding.py`.
-    Raises: DiglotError when a loss is not finite, or after a signal, with the checkpoint that was saved.
+    Raises: DiglotError when a loss is not finite, or after a signal or before the time limit, with the checkpoint that
+        was saved.
     """
-    if evaluation is not None and ranks.count > 1:
-        raise ConfigError(
-            "evaluation during training runs on one rank alone so far. Leave evaluate_every_tokens out, and score the "
-            "model with a step evaluate."
-        )
     run = _Run(model, phases, objective, out, seed, settings, progress, evaluation, ranks)
     with prepared(run.backend, model):
         return run.to_the_end()
@@ -99,6 +91,7 @@ class _Run:
         ranks: Ranks,
     ) -> None:
         self.ranks, self.writer = ranks, CheckpointWriter(ranks)
+        self.folder = checkpoint_folder(settings.checkpoint_dir, out, ranks)
         self.model, self.phases, self.objective = model, phases, objective
         self.out, self.settings, self.progress = out, settings, progress
         self.evaluation = evaluation
@@ -118,6 +111,7 @@ class _Run:
         self.guard = SpikeGuard(settings.spike_guard) if settings.spike_guard else None
         self.resumed_from: str | None = None
         self.stop_signal: int | None = None
+        self.clock = Clock(settings.checkpoint_every_minutes, settings.time_limit_minutes)
         self.last_checkpoint: Checkpoint | None = None
         self.seed = seed
         self.peak = product_peak(self.backend.precision, num_threads=self.backend.num_threads)
@@ -166,22 +160,25 @@ class _Run:
                 self._save_when_due(before)  # last, so that a line of any log is there when its checkpoint is
             wait_share = prefetch.wait_share
             self.last_checkpoint = self.writer.finished() or self.last_checkpoint
-            self._stop_when_asked()  # a signal in the last training step, or while its checkpoint was written
+            asked = self._asked()
+            if asked > STOP:  # a signal in the last training step, or while its checkpoint was written
+                self._stop(asked)
         self.model.eval()
         seconds = time.perf_counter() - started
         return self._report(seconds, self.done.num_tokens - first_tokens, wait_share)
 
     def _resume(self) -> None:
-        folder, wanted = self.out / "checkpoints", self.settings.order_fingerprint
-        checkpoint = self.ranks.from_main(lambda: newest_valid(folder, wanted, self._warn))
-        if checkpoint is None:
-            return
+        with resumable(self.folder, self.settings.order_fingerprint, self._warn, self.ranks) as checkpoint:
+            if checkpoint is not None:
+                self._go_on_from(checkpoint)
+
+    def _go_on_from(self, checkpoint: Checkpoint) -> None:
         settle(self.model)
         own = dict(self.model.named_parameters())
         weights = read_state(checkpoint, "model.", own, self.ranks)
         if {k: v.shape for k, v in weights.items()} != {k: v.shape for k, v in own.items()}:
             raise InputError(
-                f"checkpoint {checkpoint.path} holds a model of another shape. Move it away to start a new run."
+                f"checkpoint {checkpoint.place} holds a model of another shape. Move it away to start a new run."
             )
         with torch.no_grad():
             for name, parameter in own.items():
@@ -329,7 +326,7 @@ class _Run:
             log.timing({"train_step": number, "num_tokens": line["num_tokens"], **timing})
 
     def _evaluate_when_due(self, log: TrainLog | None, line: dict[str, Any], tokens_before: int) -> None:
-        if self.evaluation is None or log is None:
+        if self.evaluation is None:
             return
         every = self.evaluation.every_tokens
         if self.done.train_steps_done in self.starts or tokens_before // every != self.done.num_tokens // every:
@@ -337,28 +334,28 @@ class _Run:
                 self.model.eval()
                 found = self.evaluation.measure(self.model)
                 self.model.train()
-            log.evaluation({key: line[key] for key in ("train_step", "phase", "num_tokens")} | dict(found))
+                settle(self.model)
+            if log is not None:
+                log.evaluation({key: line[key] for key in ("train_step", "phase", "num_tokens")} | dict(found))
 
     def _save_when_due(self, tokens_before: int) -> None:
-        due, stops = self._due(tokens_before), self._is_asked_to_stop()
-        if stops or due is not None:
-            self._save(due or "emergency")
-        if stops and self.done.train_steps_done < self.starts[-1]:
+        due, asked = self._due(tokens_before), self._asked()
+        if due is not None or asked >= SAVE:
+            self._save(due or ("rolling" if asked == SAVE else "emergency"))
+        if asked >= STOP and self.done.train_steps_done < self.starts[-1]:
             self.last_checkpoint = self.writer.finished()
-            self._stop_when_asked()
+            self._stop(asked)
 
-    def _is_asked_to_stop(self) -> bool:
-        self.stop_signal = self.ranks.largest(self.stop_signal or 0) or None  # a signal to one rank stops all
-        return self.stop_signal is not None
+    def _asked(self) -> int:
+        """SAVE, STOP, or STOP plus a signal's number: what a signal to one rank or rank 0's clock asks of all."""
+        asked = self.clock.asks(self.writer.longest_seconds) if self.ranks.is_main else 0
+        return self.ranks.largest(asked if self.stop_signal is None else STOP + self.stop_signal)
 
-    def _stop_when_asked(self) -> None:
-        if not self._is_asked_to_stop():
-            return
-        assert self.stop_signal is not None
+    def _stop(self, asked: int) -> None:
         assert self.last_checkpoint is not None
-        name = signal.Signals(self.stop_signal).name
+        why = f"by {signal.Signals(asked - STOP).name}" if asked > STOP else f"before {self.clock.limit}"
         raise DiglotError(
-            f"stopped by {name} after training step {self.done.train_steps_done:,} of {self.starts[-1]:,}; checkpoint "
+            f"stopped {why} after training step {self.done.train_steps_done:,} of {self.starts[-1]:,}; checkpoint "
             f"{self.last_checkpoint.name} is saved. Run the same command again to go on from it."
         )
 
@@ -382,8 +379,9 @@ class _Run:
             tensors |= {f"guard.{key}": tensor for key, tensor in _as_tensors(self.guard.state()).items()}
         tensors |= {f"log.{key}": tensor for key, tensor in self.streams.state().items()}
         self.last_checkpoint = self.writer.finished() or self.last_checkpoint  # one at a time
+        self.clock.saved()
         self.writer.write(
-            self.out / "checkpoints",
+            self.folder,
             checkpoint_name(self.done.num_tokens, self.total_tokens),
             tensors,
             keep_rolling=self.settings.keep_rolling,
@@ -400,6 +398,7 @@ class _Run:
             "phases": [{"name": phase.name, "num_train_steps": phase.num_train_steps} for phase in self.phases],
             "num_tokens": self.total_tokens,
             "parameters": parameter_counts(self.model.config).total,
+            **({"checkpoint_dir": self.settings.checkpoint_dir} if self.settings.checkpoint_dir else {}),
             "peak": f"{self.peak.subject}: {self.peak.text}" if self.peak else None,
             **self._facts(),
         }

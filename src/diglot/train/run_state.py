@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diglot.core.storage import read_json
+from diglot.core.storage import is_url, read_json
 from diglot.train.log import EVALUATION, RUN, TIMING, TRAIN
 
 Lines = list[dict[str, Any]]
@@ -82,21 +82,32 @@ class Watcher:
         for log in self._logs.values():
             log.read_on()
         run = self.folder / RUN
+        facts = read_json(run) if run.exists() else {}
         written = max((log.path.stat().st_mtime for log in self._logs.values() if log.path.exists()), default=0.0)
         return RunState(
-            run=read_json(run) if run.exists() else {},
+            run=facts,
             train=self._logs[TRAIN].lines,
             timing=self._logs[TIMING].lines,
             evaluation=self._logs[EVALUATION].lines,
-            checkpoint=newest_checkpoint(self.folder),
+            checkpoint=newest_checkpoint(_checkpoints(self.folder, facts)),
             seconds_since_written=max(0.0, time.time() - written),
         )
 
 
-def newest_checkpoint(folder: Path) -> str | None:
+def newest_checkpoint(folder: Path | None) -> str | None:
     """By the time its manifest was written, which is when it became one. Not opened: torch would have to be loaded."""
-    manifests = [(_modified(path), path.parent.name) for path in folder.glob("checkpoints/*/manifest.json")]
+    manifests = (
+        [] if folder is None else [(_modified(path), path.parent.name) for path in folder.glob("*/manifest.json")]
+    )
     return max(manifests, default=(0.0, None))[1]
+
+
+def _checkpoints(folder: Path, run: Mapping[str, Any]) -> Path | None:
+    """The folder of a run's checkpoints; None where it is behind an address, which is not asked again and again."""
+    place = run.get("checkpoint_dir")
+    if place is None:
+        return folder / "checkpoints"
+    return None if is_url(place) else Path(place)
 
 
 class _Follower:

@@ -15,6 +15,7 @@ from diglot.core.errors import ConfigError
 from diglot.model.decoder import Decoder
 from diglot.train.loggers import check_loggers
 from diglot.train.optimizer_config import OptimizerConfig
+from diglot.train.saving import check_saving
 from diglot.train.spike_guard import SpikeGuardConfig
 
 IGNORE = -100  # a target that is not learned from: prompt, padding
@@ -74,6 +75,7 @@ class Evaluation:
 
     measure: model in evaluation mode -> metric -> group -> value, for example bits_per_byte -> en -> 1.31. It must draw
         no random numbers and leave the weights alone. Layers are not compiled in it: its batches have their own shapes.
+        All ranks call it together, and each runs as many forward passes as the others; rank 0's answer is logged.
     every_tokens: measured when training crosses a multiple of it, and at the end of each phase.
     """
 
@@ -94,7 +96,10 @@ class LoopSettings:
     stream_names: what `streams` of the batches numbers, for the loss of each; empty where batches say no stream.
     precision: `auto` takes bfloat16 autocast where the CPU multiplies it in hardware, float32 elsewhere.
     compile: `auto` compiles when the run is long enough to win back the compiler's time and a C++ compiler is there.
-    checkpoint_every_tokens: None saves only at the end and on a signal.
+    checkpoint_every_tokens, checkpoint_every_minutes: a rolling checkpoint whenever so much was read, or so much time
+        has passed since the last one. With neither, only the ends of phases are saved, and what stops the run.
+    time_limit_minutes: save and stop before so much time has passed; see `clock.py`.
+    checkpoint_dir: a folder of this run's own for checkpoints, local or an fsspec address; None for `out/checkpoints`.
     keep_rolling: keep this many of the newest rolling checkpoints; None deletes nothing.
     loggers: names from `train/loggers.py`, beside the files with lines of JSON.
     release_tokens: the first checkpoint at or after each of these token counts is never deleted.
@@ -109,6 +114,9 @@ class LoopSettings:
     spike_guard: SpikeGuardConfig | None = None
     log_every: int = 10
     checkpoint_every_tokens: int | None = None
+    checkpoint_every_minutes: float | None = None
+    time_limit_minutes: float | None = None
+    checkpoint_dir: str | None = None
     keep_rolling: int | None = None
     release_tokens: tuple[int, ...] = field(default=())
     num_threads: int | None = None
@@ -116,6 +124,11 @@ class LoopSettings:
 
     def __post_init__(self) -> None:
         check_loggers(self.loggers)
+        check_saving(
+            checkpoint_dir=self.checkpoint_dir,
+            checkpoint_every_minutes=self.checkpoint_every_minutes,
+            time_limit_minutes=self.time_limit_minutes,
+        )
         if self.precision not in ("auto", "fp32", "bf16"):
             raise ConfigError(f"precision '{self.precision}' is not known. Known: auto, fp32, bf16.")
         if self.compile not in ("auto", "always", "never"):

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from diglot.core.errors import InputError
 from diglot.core.progress import Progress
+from diglot.core.remote import PACKAGES
 from diglot.core.storage import is_url
 from diglot.corpus.read import debian
 from diglot.corpus.read.compression import COMPRESSED, read_all
@@ -28,9 +29,6 @@ COMMON_CRAWL = "cc:"
 COMMON_CRAWL_BASE = "https://data.commoncrawl.org/"
 MAX_PATH_LIST = 1 << 30  # bytes of a list of paths; that of a whole crawl has 90,000 lines
 HUB = re.compile(r"hf://datasets/([^/@]+/[^/@]+)(?:@([^/]+))?/(.+)")
-FILE_SYSTEMS = {  # protocol -> the package that fsspec needs for it
-    "hf": "huggingface_hub", "s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "http": "aiohttp", "https": "aiohttp",
-}  # fmt: skip
 CRAWLS = frozenset({"warc", "arc", "wat"})
 UNSAFE = re.compile(r"[^\w.+-]+")
 GLOB = re.compile(r"[*?\[]")
@@ -308,7 +306,7 @@ def _remote(spec: str) -> list[tuple[str, int]]:
         return [(system.unstrip_protocol(name), int(size or 0)) for name, size in sizes.items()]
     except (ImportError, ValueError) as error:
         protocol = spec.partition("://")[0]
-        package = FILE_SYSTEMS.get(protocol)
+        package = PACKAGES.get(protocol)
         install = f"pip install {package}" if package else "Install the file system it needs"
         raise InputError(f"source '{spec}' cannot be opened: {error}. {install}.") from error
     except OSError as error:

@@ -106,6 +106,14 @@ class Ranks:
         dist.all_reduce(summed)
         return summed.tolist()
 
+    def gathered(self, value: Result) -> list[Result]:
+        """The value of every rank, on every rank. Over the group for checkpoints, also beside training steps."""
+        if self.launch is None:
+            return [value]
+        found: list[Any] = [None] * self.count
+        dist.all_gather_object(found, value, group=self.files)
+        return found
+
     def largest(self, value: int) -> int:
         """The largest value of all ranks."""
         if self.launch is None:
