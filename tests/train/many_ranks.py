@@ -66,9 +66,10 @@ ODD = DecoderConfig(
     tie_embeddings=True,
 )
 
-# Without the router's own losses, which are asked of every microbatch: those of ranks are smaller.
+# Experts that two ranks divide evenly and four do not; router losses that weigh as much as the cross-entropy.
 EXPERTS = replace(
-    tiny_run.CONFIG, moe=MoEConfig(num_experts=3, top_k=2, expert_dim=12, shared_dim=8, balance_weight=0, z_weight=0)
+    tiny_run.CONFIG,
+    moe=MoEConfig(num_experts=6, top_k=2, expert_dim=12, shared_dim=8, balance_weight=1.0, z_weight=0.5),
 )
 
 

@@ -103,12 +103,6 @@ def test_ranks_read_the_same_and_find_the_same(num_ranks: int, options: dict[str
 
 
 @pytest.mark.slow
-def test_experts_have_the_same_gradients(tmp_path: Path) -> None:
-    options = {"shape": "experts", "only": "gradients"}
-    same_gradients(alone(tmp_path / "one", **options), trained(2, tmp_path / "two", **options))
-
-
-@pytest.mark.slow
 def test_the_guard_skips_the_same_training_steps_on_every_rank(tmp_path: Path) -> None:
     one, two = alone(tmp_path / "one", spiky=1), trained(2, tmp_path / "two", spiky=1)
     skipped = [

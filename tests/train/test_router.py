@@ -14,7 +14,7 @@ from diglot.train.objectives.next_token import next_token
 from diglot.train.objectives.router import with_router_losses
 from diglot.train.objectives.sft import sft
 from diglot.train.optimizers import Optimizer, OptimizerConfig
-from diglot.train.types import IGNORE
+from diglot.train.types import IGNORE, SPARE
 
 MOE = MoEConfig(num_experts=8, top_k=2, expert_dim=32, balance_weight=0.5, z_weight=0.25)
 CONFIG = DecoderConfig(
@@ -43,9 +43,33 @@ def test_the_total_is_cross_entropy_and_the_weighted_means_of_all_layers_times_t
     assert losses.count == 4 * 32 - 5
 
 
+def test_the_parts_of_ranks_sum_to_what_one_rank_finds() -> None:
+    """Four ranks have three rows of different length in targets; one reads a row for company."""
+    read = batch(num_sequences=3)
+    read["targets"][1, 3:] = IGNORE
+    ranks = [{key: tensor[row : row + 1] for key, tensor in read.items()} for row in range(3)]
+    ranks.append({**ranks[0], "targets": torch.full_like(ranks[0]["targets"], IGNORE), SPARE: torch.tensor(True)})
+    one, many = Decoder(CONFIG, seed=1), Decoder(CONFIG, seed=1)
+    expected = next_token()(one, read)
+    expected.total.backward()
+    told: list[torch.Tensor] = []
+    many.sum_over_ranks = lambda sums: told.append(sums.clone())
+    for share in ranks:
+        next_token()(many, share)
+    many.sum_over_ranks = lambda sums: sums.copy_(sum(told))
+    found = [next_token()(many, share) for share in ranks]
+    for losses in found:
+        losses.total.backward()
+    assert sum(losses.total.item() for losses in found) == pytest.approx(expected.total.item(), rel=1e-6)
+    for name, value in expected.stats.items():
+        assert sum(float(losses.stats[name]) for losses in found) == pytest.approx(float(value), rel=1e-6), name
+    for (name, own), parameter in zip(one.named_parameters(), many.parameters(), strict=True):
+        torch.testing.assert_close(parameter.grad, own.grad, rtol=1e-5, atol=1e-5, msg=name)
+
+
 def test_a_dense_model_has_no_router_losses() -> None:
     total = torch.tensor(3.0)
-    assert with_router_losses(total, 5, (), None) == (total, {})
+    assert with_router_losses(total, 5, (), Decoder(CONFIG.changed(moe=None)), batch()) == (total, {})
 
 
 @pytest.mark.parametrize("kind", ["adamw", "muon"])

@@ -9,7 +9,7 @@ and writes other libraries' layouts. Every layer may have its own widths (prunin
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -92,6 +92,9 @@ class Decoder(nn.Module):
     Two attributes say how, and never what, it computes: `recompute_every` (n: the backward pass computes every n-th
     layer again in place of keeping its activations; 0 for none) and `attention_backend` (`auto` takes FlexAttention on
     a GPU wherever the plain causal rule is not all, SDPA everywhere else).
+
+    sum_over_ranks: adds a tensor, in place, over the ranks that read other tokens of the same microbatch; for losses
+        that see a microbatch as a whole. None where this process reads all of it.
     """
 
     rope_cos: Tensor
@@ -102,6 +105,7 @@ class Decoder(nn.Module):
         self.config = config
         self.recompute_every = 0
         self.attention_backend: Backend = "auto"
+        self.sum_over_ranks: Callable[[Tensor], None] | None = None
         self.embed = nn.Embedding(config.vocab_size, config.d_model)
         self.layers = LayerList(Layer(config, index) for index in range(config.num_layers))
         self.norm = RMSNorm.of_width(config)

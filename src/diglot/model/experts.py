@@ -12,6 +12,7 @@ dropped. `slow_experts` is the definition, one token's choice at a time; a test 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -28,12 +29,14 @@ class RouterStats(NamedTuple):
     balance: E / K * sum over experts of (share of the N tokens sent to it) * (its mean score), 1 when uniform
         (Switch Transformer, Fedus et al. 2022, eq. 4). Only the mean score has a gradient.
     z: mean of logsumexp(router logits)^2 (ST-MoE, Zoph et al. 2022, eq. 5).
-    load: tokens sent to each expert, float32 [E].
+    load: tokens sent to each expert, float32 [E]; its sum is K N.
+    score: the mean score of each expert, [E]; they sum to 1.
     """
 
     balance: Tensor
     z: Tensor
     load: Tensor
+    score: Tensor
 
 
 class Routing(NamedTuple):
@@ -43,7 +46,11 @@ class Routing(NamedTuple):
 
 
 class Experts(nn.Module):
-    """`gate_up` [E, 2 F, D], gate first, and `down` [E, D, F] of all experts; `router` [E, D]."""
+    """`gate_up` [E, 2 F, D], gate first, and `down` [E, D, F] of all experts; `router` [E, D].
+
+    exchange: how rows find their experts where ranks hold some each: (this layer, rows sorted by expert, how many of
+        each expert) to their results (`train/parallel/experts.py`). None where they are all here.
+    """
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
@@ -57,6 +64,7 @@ class Experts(nn.Module):
         )
         self.shared_gate = nn.Linear(config.d_model, 1, bias=False) if moe.shared_gate else None
         self.act = ACTIVATIONS[config.activation]
+        self.exchange: Callable[[Experts, Tensor, Tensor], Tensor] | None = None
 
     def forward(self, x_BTD: Tensor) -> tuple[Tensor, RouterStats]:
         x_ND = x_BTD.flatten(0, -2)
@@ -79,35 +87,42 @@ class Experts(nn.Module):
         load = torch.zeros(moe.num_experts, dtype=torch.float32, device=x_ND.device)
         load = load.scatter_add_(0, experts.flatten(), torch.ones(experts.numel(), device=x_ND.device))
         share = scores / scores.sum(dim=-1, keepdim=True) if moe.score == "sigmoid" else scores
-        balance = moe.num_experts / moe.top_k * (load / len(x_ND) * share.mean(dim=0)).sum()
+        score = share.mean(dim=0)
+        balance = moe.num_experts / moe.top_k * (load / len(x_ND) * score).sum()
         z = logits.logsumexp(dim=-1).square().mean()
-        return Routing(experts, weights * moe.route_scale, RouterStats(balance, z, load))
+        return Routing(experts, weights * moe.route_scale, RouterStats(balance, z, load, score))
 
     def _sorted_experts(self, x_ND: Tensor, routing: Routing) -> Tensor:
         K = self.config.top_k
         order = routing.experts.flatten().argsort(stable=True)  # stable: the sums below keep their order
         tokens = order // K
         counts = routing.stats.load.long()
-        results = (self._grouped if x_ND.is_cuda else self._per_expert)(x_ND[tokens], counts)
+        if self.exchange is None:
+            results = self.results(x_ND[tokens], counts, self.gate_up, self.down)
+        else:
+            results = self.exchange(self, x_ND[tokens], counts)
         weighted = results.float() * routing.weights.flatten()[order, None]
         y = torch.zeros(x_ND.shape, dtype=torch.float32, device=x_ND.device).index_add(0, tokens, weighted)
         return y.to(x_ND.dtype)
 
-    def _per_expert(self, rows: Tensor, counts: Tensor) -> Tensor:
-        """The results of `rows`, which are sorted by expert, `counts` of each."""
+    def results(self, rows: Tensor, counts: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
+        """Of `rows` [., D], which are sorted by expert, `counts` of each, by the experts with these weights."""
+        return (self._grouped if rows.is_cuda else self._per_expert)(rows, counts, gate_up, down)
+
+    def _per_expert(self, rows: Tensor, counts: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
         slices = torch.split(rows, counts.tolist())
         return torch.cat(
             [
-                F.linear(self._gated(F.linear(part, gate_up)), down)
-                for part, gate_up, down in zip(slices, self.gate_up, self.down, strict=True)
+                F.linear(self._gated(F.linear(part, up)), out)
+                for part, up, out in zip(slices, gate_up, down, strict=True)
             ]
         )
 
-    def _grouped(self, rows: Tensor, counts: Tensor) -> Tensor:
+    def _grouped(self, rows: Tensor, counts: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
         """`_per_expert` by two grouped products, without waiting for the counts to reach the host."""
         ends = counts.cumsum(0).to(torch.int32)
         dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else rows.dtype
-        rows, gate_up, down = rows.to(dtype), self.gate_up.to(dtype), self.down.to(dtype)
+        rows, gate_up, down = rows.to(dtype), gate_up.to(dtype), down.to(dtype)
         inner = self._gated(F.grouped_mm(rows, gate_up.transpose(1, 2), offs=ends))
         return F.grouped_mm(inner, down.transpose(1, 2), offs=ends)
 

@@ -19,6 +19,7 @@ from diglot.train.saving import check_saving
 from diglot.train.spike_guard import SpikeGuardConfig
 
 IGNORE = -100  # a target that is not learned from: prompt, padding
+SPARE = "spare"  # key of a batch that a rank reads for company, all targets masked, having no row of its own
 
 Batch = Mapping[str, Tensor]
 """One microbatch: at least `input_ids` int64 [B, T] and `targets` int64 [B, T] with IGNORE; objectives may add keys.

@@ -43,7 +43,7 @@ def next_token(*, z_loss: float = 0.0) -> Objective:
         )
         rows = RowLosses(losses_N.view_as(batch["targets"]).sum(dim=1), (batch["targets"] != IGNORE).sum(dim=1))
         count = int(rows.counts.sum())
-        total, stats = with_router_losses(total, count, trunk.routers, model.config.moe)
+        total, stats = with_router_losses(total, count, trunk.routers, model, batch)
         if z_loss or stats:
             stats = {"cross_entropy": losses_N.sum(), **stats}
         return ItemLosses(total, count, stats, rows)

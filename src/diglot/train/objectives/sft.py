@@ -33,7 +33,7 @@ def sft(model: Decoder, batch: Batch) -> ItemLosses:
     ignored."""
     hidden_ND, targets_N, _, routers = _at_targets(model, batch["input_ids"], batch["targets"])
     total, _ = linear_cross_entropy(hidden_ND, model.lm_head.weight, targets_N, softcap=model.config.logit_softcap)
-    total, stats = with_router_losses(total, len(targets_N), routers, model.config.moe)
+    total, stats = with_router_losses(total, len(targets_N), routers, model, batch)
     return ItemLosses(total, len(targets_N), stats)
 
 

@@ -34,7 +34,8 @@ class ParallelConfig:
         so keep them within a machine.
     context: ranks that divide the tokens of each sequence, for sequences too long for one.
     pipeline: ranks that divide the layers, each with some that follow one another; microbatches pass through them.
-    expert: of the ranks of `shard`, so many divide the experts of a mixture and send each other tokens.
+    expert: of the ranks of `shard`, groups of so many neighbours divide the experts of a mixture and send each other
+        tokens. Not with tensor, context or pipeline.
     """
 
     replicate: int = 1
@@ -48,6 +49,12 @@ class ParallelConfig:
         wrong = {name: size for name, size in asdict(self).items() if size != "all" and size < 1}
         if wrong:
             raise ConfigError(f"parallel has {wrong}; all its numbers count from 1.")
+        with_expert = [axis for axis in ("tensor", "context", "pipeline") if getattr(self, axis) > 1]
+        if self.expert > 1 and with_expert:
+            raise ConfigError(
+                f"parallel: expert = {self.expert} goes with replicate and shard, not with {', '.join(with_expert)}. "
+                "Set one of them to 1."
+            )
 
     def grid(self, world_size: int) -> GridShape:
         """The grid of so many ranks. Raises ConfigError where they do not fill it."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from diglot.train.parallel.config import GridShape
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from torch.distributed.device_mesh import DeviceMesh
 
 AXES = GridShape._fields
@@ -17,11 +18,15 @@ AXES = GridShape._fields
 
 @dataclass(frozen=True)
 class Grid:
-    """The grid and one rank in it. Ranks next to each other on the last axis (tensor) have neighbouring numbers."""
+    """The grid and one rank in it. Ranks next to each other on the last axis (tensor) have neighbouring numbers.
+
+    expert: so many neighbours on the axis `shard` hold the experts of a mixture between them.
+    """
 
     shape: GridShape
     rank: int
     device: str
+    expert: int = 1
 
     @functools.cached_property
     def place(self) -> GridShape:
@@ -54,6 +59,21 @@ class Grid:
     def weight_mesh(self) -> DeviceMesh:
         """Over what FSDP divides a weight that ranks of all other axes share: (replicate x) shard."""
         return self.mesh["shard"] if self.shape.replicate == 1 else self.mesh["replicate", "shard"]
+
+    @functools.cached_property
+    def expert_mesh(self) -> DeviceMesh:
+        """The mesh with `shard` cut in two axes: groups of `expert` neighbours, which hold every expert between them,
+        and `expert_shard`, the ranks of one place in their groups, which hold the same experts."""
+        sizes = (self.shape.shard // self.expert, self.expert)
+        return self.mesh._unflatten("shard", sizes, ("expert_shard", "expert"))
+
+    def sum_over_readers(self, tensor: Tensor) -> None:
+        """Add a tensor, in place, over the ranks that read other tokens of the same microbatch."""
+        import torch.distributed as dist
+
+        for axis in ("replicate", "shard", "context"):
+            if getattr(self.shape, axis) > 1:
+                dist.all_reduce(tensor, group=self.mesh.get_group(axis))
 
     @property
     def size(self) -> int:

@@ -28,7 +28,7 @@ from diglot.core.hardware import host
 from diglot.core.launch import Launch
 from diglot.train.parallel.config import ParallelConfig
 from diglot.train.parallel.grid import Grid
-from diglot.train.types import IGNORE, Batch
+from diglot.train.types import IGNORE, SPARE, Batch
 
 Result = TypeVar("Result")
 
@@ -57,7 +57,7 @@ class Ranks:
         """These ranks in the grid of a step. One rank alone needs none, whatever the config says."""
         if self.launch is None:
             return self
-        return replace(self, grid=Grid(config.grid(self.count), self.launch.rank, self.device))
+        return replace(self, grid=Grid(config.grid(self.count), self.launch.rank, self.device, config.expert))
 
     @property
     def count(self) -> int:
@@ -86,7 +86,7 @@ class Ranks:
         """This rank's share of each microbatch, in order. Shares differ by one row at most.
 
         All ranks run equally many forward passes, as each of them gathers weights from all. A rank without a row reads
-        the first one with all targets masked.
+        the first one with all targets masked, under the key SPARE.
         """
         return list(batches) if self.grid is None else [self._rows(batch, self.grid) for batch in batches]
 
@@ -95,7 +95,7 @@ class Ranks:
         start, stop = (B * reader // grid.num_readers for reader in (grid.reader, grid.reader + 1))
         if start == stop:
             row = {key: tensor[:1] if tensor.ndim else tensor for key, tensor in batch.items()}
-            return {**row, "targets": torch.full_like(row["targets"], IGNORE)}
+            return {**row, "targets": torch.full_like(row["targets"], IGNORE), SPARE: torch.tensor(True)}
         return {key: tensor[start:stop] if tensor.ndim else tensor for key, tensor in batch.items()}
 
     def sums(self, values: Sequence[float]) -> list[float]:

@@ -28,9 +28,14 @@ def shard(model: Decoder, ranks: Ranks) -> None:
     _refuse_unbuilt(ranks)
     from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
-    mesh = grid.weight_mesh
+    mesh, placement = grid.weight_mesh, None
+    if grid.expert > 1:
+        from diglot.train.parallel.experts import divide_experts
+
+        placement = divide_experts(model, grid)
+    model.sum_over_ranks = grid.sum_over_readers
     for layer in model.layers:
-        fully_shard(layer, mesh=mesh)
+        fully_shard(layer, mesh=mesh, shard_placement_fn=placement)
     fully_shard(model, mesh=mesh, reshard_after_forward=False)
     register_fsdp_forward_method(model, "trunk")  # what the objectives call in place of forward
     for module in model.modules():
