@@ -4,20 +4,26 @@ Every direction of a weight matrix moves by the same amount, where AdamW lets a 
 update of a [rows, columns] matrix is scaled by 0.2 sqrt(max(rows, columns)), so that its entries are about as large as
 AdamW's and both can share one learning rate and weight decay (Liu et al. 2025, arXiv 2502.16982).
 
-Matrices divided among ranks are gathered, orthogonalised on every rank, and each rank keeps its part: a matrix has to
-be seen whole.
+Matrices divided among ranks are gathered, because a matrix has to be seen whole. Each rank orthogonalises its share of
+those of one shape, all send each other the results, and each keeps its part of them.
 """
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
-from diglot.train.parallel.sharding import is_divided, local, part_like, whole
+from diglot.train.parallel.sharding import is_divided, local, mesh_of, part_like, whole
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 # The quintic of Jordan et al.: steep at 0, so that small singular values grow fast; ends within about 0.7 .. 1.2.
 A, B, C = 3.4445, -4.7750, 2.0315
@@ -37,6 +43,20 @@ def orthogonalise(matrices: Tensor, num_iterations: int) -> Tensor:
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=B, alpha=C), x, beta=A)
     return x.mT if tall else x
+
+
+def orthogonalised_among(mesh: DeviceMesh | None, matrices: Tensor, num_iterations: int) -> Tensor:
+    """`orthogonalise`, the work divided among the ranks of the longest axis of `mesh`, all of which have `matrices`."""
+    if mesh is None:
+        return orthogonalise(matrices, num_iterations)
+    axis = max(range(mesh.ndim), key=mesh.size)
+    share = math.ceil(len(matrices) / mesh.size(axis))
+    mine = matrices[mesh.get_local_rank(axis) * share :][:share]
+    part = matrices.new_zeros(share, *matrices.shape[1:])  # parts of one size, though the last ranks may have fewer
+    part[: len(mine)] = orthogonalise(mine, num_iterations)
+    found = matrices.new_empty(mesh.size(axis) * share, *matrices.shape[1:])
+    dist.all_gather_into_tensor(found, part, group=mesh.get_group(axis))
+    return found[: len(matrices)]
 
 
 @dataclass(frozen=True)
@@ -61,21 +81,23 @@ class Muon:
     @torch.no_grad()
     def step(self, lr: float) -> None:
         moving = [matrix for matrix in self.matrices if matrix.weight.grad is not None]
-        by_shape: dict[tuple[int, int], list[Tensor]] = defaultdict(list)
+        by_shape: dict[tuple[DeviceMesh | None, int, int], list[Tensor]] = defaultdict(list)
         for matrix in moving:
             assert matrix.weight.grad is not None
             buffer = self.buffers[matrix.name]
             local(buffer).lerp_(local(matrix.weight.grad), 1 - self.momentum)
             look_ahead = whole(matrix.weight.grad.lerp(buffer, self.momentum))  # Nesterov
             for part in torch.split(look_ahead, list(matrix.heights)):
-                by_shape[part.shape[0], part.shape[1]].append(part)
+                by_shape[mesh_of(matrix.weight), part.shape[0], part.shape[1]].append(part)
         updates = {
-            shape: iter(orthogonalise(torch.stack(parts), self.num_iterations)) for shape, parts in by_shape.items()
+            key: iter(orthogonalised_among(key[0], torch.stack(parts), self.num_iterations))
+            for key, parts in by_shape.items()
         }
         for matrix in moving:
             local(matrix.weight).mul_(1 - lr * self.weight_decay)
             scales = [0.2 * max(height, matrix.weight.shape[1]) ** 0.5 for height in matrix.heights]
-            parts = [next(updates[height, matrix.weight.shape[1]]) for height in matrix.heights]
+            mesh = mesh_of(matrix.weight)
+            parts = [next(updates[mesh, height, matrix.weight.shape[1]]) for height in matrix.heights]
             if is_divided(matrix.weight):
                 update = torch.cat([part * scale for part, scale in zip(parts, scales, strict=True)])
                 local(matrix.weight).add_(part_like(update, matrix.weight), alpha=-lr)

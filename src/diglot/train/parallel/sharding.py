@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,6 +19,9 @@ from torch import Tensor
 from diglot.core.errors import ConfigError
 from diglot.model.decoder import Decoder
 from diglot.train.parallel.ranks import Ranks
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 
 def shard(model: Decoder, ranks: Ranks) -> None:
@@ -48,6 +52,11 @@ def shard(model: Decoder, ranks: Ranks) -> None:
 def is_divided(tensor: Tensor) -> bool:
     """Whether a tensor is a DTensor; asked without importing what makes them."""
     return hasattr(tensor, "to_local")
+
+
+def mesh_of(tensor: Tensor) -> DeviceMesh | None:
+    """The mesh of ranks that a tensor is divided among; None for one that is not."""
+    return tensor.device_mesh if is_divided(tensor) else None  # type: ignore[attr-defined]
 
 
 def local(tensor: Tensor) -> Tensor:
