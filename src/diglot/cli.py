@@ -510,9 +510,11 @@ def _ranks(launch: Launch | None) -> Iterator[Ranks | None]:
     if launch is None:
         yield None
         return
+    import torch
+
     from diglot.train.parallel.ranks import joined
 
-    with joined(launch) as ranks:
+    with joined(launch, "cuda" if torch.cuda.is_available() else "cpu") as ranks:
         yield ranks
 
 

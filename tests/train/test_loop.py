@@ -220,6 +220,7 @@ def test_a_checkpoint_says_what_could_change_its_last_bits(tmp_path: Path) -> No
     assert (
         manifest["facts"]
         == {
+            "device": "cpu",
             "precision": "fp32",
             "compiled": False,
             "num_threads": 1,

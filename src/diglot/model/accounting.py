@@ -12,6 +12,7 @@ from diglot.model.config import DecoderConfig
 from diglot.model.sizes import SIZES, ladder_config
 
 FP32_BYTES, BF16_BYTES = 4, 2
+EIGHT_BIT_BLOCK = 256  # numbers that share a scale in AdamW's 8-bit moments
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,7 @@ def memory_line(
     microbatch_tokens: int,
     sequence_length: int,
     *,
-    optimizer: Literal["adamw", "muon", "adafactor"] = "adamw",
+    optimizer: Literal["adamw", "adamw8bit", "muon", "adafactor"] = "adamw",
     bf16: bool = False,
     recompute_every: int = 0,
 ) -> str:
@@ -200,14 +201,24 @@ def memory_line(
         sequence_length=sequence_length,
         bf16=bf16,
         recompute_every=recompute_every,
-        # Adafactor keeps a number for each row and column: far below a byte for a parameter.
-        optimizer_bytes={"adamw": 2.0 * FP32_BYTES, "muon": _muon_bytes(config), "adafactor": 0.0}[optimizer],
+        optimizer_bytes=optimizer_bytes(config, optimizer),
     )
     return (
         f"memory of one rank: {spoken(memory.total)}B for weights {spoken(memory.weights)}B, gradients "
         f"{spoken(memory.gradients)}B, optimizer {spoken(memory.optimizer)}B, activations of {microbatch_tokens:,} "
         f"tokens {spoken(memory.activations)}B; full sharding divides all but the last by the ranks"
     )
+
+
+def optimizer_bytes(config: DecoderConfig, optimizer: Literal["adamw", "adamw8bit", "muon", "adafactor"]) -> float:
+    """Of state for one parameter, in the mean."""
+    if optimizer == "muon":
+        return _muon_bytes(config)
+    if optimizer == "adamw8bit":
+        embeddings = config.vocab_size * config.d_model / parameter_counts(config).total
+        return 2 * (FP32_BYTES * embeddings + (1 + FP32_BYTES / EIGHT_BIT_BLOCK) * (1 - embeddings))
+    # Adafactor keeps a number for each row and column: far below a byte for a parameter.
+    return {"adamw": 2.0 * FP32_BYTES, "adafactor": 0.0}[optimizer]
 
 
 def _muon_bytes(config: DecoderConfig) -> float:

@@ -155,6 +155,8 @@ def _rows(watched: Watched, state: RunState) -> list[tuple[str, ...]]:
             rows.append(("MFU", f"{now['mfu']:.1%}", f"of {state.run.get('peak')}"))
         if "resident_peak_bytes" in now:
             rows.append(("memory, most", f"{now['resident_peak_bytes'] / 1e9:.2f} GB"))
+        if "device_peak_bytes" in now:
+            rows.append(("GPU memory, most", f"{now['device_peak_bytes'] / 1e9:.2f} GB"))
     rows += _evaluation_rows(state)
     rows += _stream_rows(recent)
     rows.append(("checkpoint", state.checkpoint or state.run.get("checkpoint_dir") or "none yet"))

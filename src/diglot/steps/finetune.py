@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from diglot.core.errors import ConfigError
 from diglot.core.seeds import derive_seed
@@ -28,6 +28,7 @@ class FinetuneConfig:
         2e-5
         for 7 B parameters and 512 x 8,192 tokens a batch; models a thousandth as large take far larger ones.
     num_heldout: held-out conversations whose loss is measured before and after.
+    device: where it trains; `auto` takes a GPU where torch sees one.
     checkpoint_every_minutes, checkpoint_dir, time_limit_minutes: as in `pretrain`.
     """
 
@@ -40,6 +41,7 @@ class FinetuneConfig:
     warmup_share: float = 0.05
     weight_decay: float = 0.0
     num_heldout: int = 128
+    device: Literal["auto", "cpu", "cuda"] = runtime("auto")
     num_threads: int | None = runtime(None)
     checkpoint_every_tokens: int | None = runtime(200_000)
     checkpoint_every_minutes: float | None = runtime(None)
@@ -67,6 +69,7 @@ def finetune(config: FinetuneConfig, context: StepContext) -> dict[str, Any]:
     from diglot.model.files import load_model
     from diglot.tokenizer.tokenizer import Tokenizer
     from diglot.train.conversation_order import ConversationOrder
+    from diglot.train.device import chosen_device
     from diglot.train.loop import LoopSettings, Phase, train
     from diglot.train.objectives.sft import collate, sft
     from diglot.train.optimizer_config import OptimizerConfig
@@ -74,7 +77,7 @@ def finetune(config: FinetuneConfig, context: StepContext) -> dict[str, Any]:
 
     start = time.monotonic()
     base = context.input().path / "model"
-    model, tokenizer = load_model(base), Tokenizer.load(base)
+    model, tokenizer = load_model(base).to(chosen_device(config.device)), Tokenizer.load(base)
     max_tokens = min(config.max_tokens, model.config.max_seq_len)
     composed = context.input("conversations")
     chats, num_too_long = _render(tokenizer, read_conversations(composed.path, "train"), max_tokens)
@@ -150,6 +153,7 @@ def heldout_loss(
     """Mean loss in nats per answer token; None without conversations."""
     import torch
 
+    from diglot.train.device import device_of, on_device
     from diglot.train.objectives.sft import collate, sft
 
     total, count = 0.0, 0
@@ -158,10 +162,8 @@ def heldout_loss(
     with torch.inference_mode():
         for start in range(0, len(ordered), batch):
             rows = ordered[start : start + batch]
-            losses = sft(
-                model,
-                collate([r.ids for r in rows], [r.is_response for r in rows], pad_id=pad_id, max_tokens=max_tokens),
-            )
+            fed = collate([r.ids for r in rows], [r.is_response for r in rows], pad_id=pad_id, max_tokens=max_tokens)
+            losses = sft(model, on_device(fed, device_of(model)))
             total, count = total + float(losses.total), count + int(losses.count)
     return round(total / count, 4) if count else None
 

@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from diglot.core.errors import ConfigError, InputError
 from diglot.core.seeds import derive_seed
@@ -33,6 +33,7 @@ class PreferConfig:
     num_answers: sampled per prompt; the best and the worst become a pair when their rewards differ by `min_margin`.
     beta: of DPO, per nat. sft_weight: see `dpo_objective`.
     language_weight, form_weight, overlap_weight: shares of the reward's parts.
+    device: where it trains; `auto` takes a GPU where torch sees one. Answers are sampled on the CPU.
     num_heldout_prompts: answered greedily before and after, to see whether the reward rises on new questions.
     """
 
@@ -56,6 +57,7 @@ class PreferConfig:
     num_heldout_prompts: int = 48
     max_prompt_tokens: int = 160
     kinds: tuple[str, ...] = field(default=())  # of conversations; empty for all
+    device: Literal["auto", "cpu", "cuda"] = runtime("auto")
     num_threads: int | None = runtime(None)
 
     def __post_init__(self) -> None:
@@ -231,6 +233,7 @@ def _train_round(
     """DPO on one round's pairs; `model` is the reference at the start and the policy at the end."""
     from diglot.ledger.fingerprint import fingerprint
     from diglot.train.conversation_order import ConversationOrder
+    from diglot.train.device import chosen_device
     from diglot.train.loop import LoopSettings, Phase, train
     from diglot.train.objectives.dpo import dpo, dpo_objective
     from diglot.train.optimizer_config import OptimizerConfig
@@ -239,6 +242,7 @@ def _train_round(
 
     seed = derive_seed(context.seed, "prefer", "round", number)
     tokens = [pair.tokens for pair in pairs]
+    model.to(chosen_device(config.device))
     reference = reference_logprobs(model, tokens, pad_id=tokenizer.pad_id)
     order = ConversationOrder([t.length for t in tokens], config.pairs_per_train_step, seed)
     num_train_steps = order.train_steps_per_epoch * config.epochs
@@ -274,6 +278,7 @@ def _train_round(
     )
     model.eval()
     policy = reference_logprobs(model, tokens, pad_id=tokenizer.pad_id)
+    model.to("cpu")
     margin = config.beta * ((policy.chosen - policy.rejected) - (reference.chosen - reference.rejected))
     return {
         "pairs": len(pairs),

@@ -82,6 +82,10 @@ class PretrainConfig:
     loggers: any of tensorboard, wandb, trackio.
     evaluate_tokens: held-out tokens of each language that are measured then, in whole documents: the first of those
         that a step `evaluate` of the recipe scores.
+    precision: `auto` takes bf16 where the device multiplies it in hardware, fp32 elsewhere; `fp8` needs an NVIDIA GPU
+        from Ada or Hopper on, and torchao.
+    device: where it trains; `auto` takes a GPU where torch sees one.
+    deterministic: the same bits in every run on the same devices; without, a GPU may be faster.
     parallel: how ranks share the work where several were started; changes nothing but rounding.
     """
 
@@ -103,7 +107,9 @@ class PretrainConfig:
     z_loss: float = 0.0
     spike_guard: SpikeGuardConfig | None = None
     clip_norm: float | None = 1.0
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp8"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = runtime("auto")
+    deterministic: bool = runtime(True)
     compile: Literal["auto", "always", "never"] = runtime("auto")
     recompute_every: int = runtime(0)
     num_threads: int | None = runtime(None)
@@ -225,13 +231,19 @@ def pretrain(config: PretrainConfig, context: StepContext) -> dict[str, Any]:
     from diglot.model.decoder import Decoder
     from diglot.model.files import save_model
     from diglot.tokenizer.tokenizer import Tokenizer
+    from diglot.train.backend import chosen_precision
+    from diglot.train.device import chosen_device
+    from diglot.train.fp8 import use_fp8_products
     from diglot.train.loader import batches_of
     from diglot.train.loop import LoopSettings, Phase, train
     from diglot.train.objectives.next_token import next_token
     from diglot.train.parallel.ranks import ALONE
     from diglot.train.parallel.sharding import shard, whole_model
 
-    ranks = (context.ranks or ALONE).arranged(config.parallel)
+    ranks = context.ranks or ALONE
+    device = chosen_device(config.device, ranks)
+    ranks = ranks.on(device).arranged(config.parallel)
+    precision = ranks.from_main(lambda: chosen_precision(config.precision, device))
     config = with_found_mixture(config, context.inputs)
     artifact, tokenizer_folder = context.input("from"), context.input("tokenizer").path
     packed = PackedTokens.open(artifact.path)
@@ -271,7 +283,11 @@ def pretrain(config: PretrainConfig, context: StepContext) -> dict[str, Any]:
         first += ordered.num_train_steps
     model = start or Decoder(shape, seed=context.seed, init=config.init)
     model.recompute_every = config.recompute_every
-    shard(model, ranks)
+    model.to(device)
+    if precision == "fp8":
+        use_fp8_products(model)
+    # On a CPU, whose gathers are copies in memory, nothing is gained by rounding them first.
+    shard(model, ranks, gather_bf16=device.type == "cuda" and precision != "fp32")
     report = train(
         model,
         phases=phases,
@@ -282,8 +298,9 @@ def pretrain(config: PretrainConfig, context: StepContext) -> dict[str, Any]:
             order_fingerprint=order.mixture_fingerprint,
             label=context.step,
             stream_names=order.stream_names,
-            precision=config.precision,
+            precision=precision,
             compile=config.compile,
+            deterministic=config.deterministic,
             clip_norm=config.clip_norm,
             spike_guard=config.spike_guard,
             checkpoint_every_tokens=config.checkpoint_every_tokens,
@@ -375,7 +392,7 @@ def _model_lines(planned: Planned) -> list[str]:
         min(config.microbatch_tokens or 2**62, largest),
         config.longest,
         optimizer=config.optimizer.kind,
-        bf16=config.precision == "bf16",
+        bf16=config.precision in ("bf16", "fp8"),
         recompute_every=config.recompute_every,
     )
     return [*lines, memory]

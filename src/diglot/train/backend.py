@@ -1,4 +1,4 @@
-"""What torch is set to while a run trains on a CPU: threads, determinism, precision, compiler, memory.
+"""What torch is set to while a run trains, on a CPU or a GPU: threads, determinism, precision, compiler, memory.
 
 Everything is restored afterwards, except the allocator's settings, which only cost memory that was needed anyway.
 """
@@ -8,9 +8,13 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import importlib.util
+import os
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.utils.deterministic
@@ -18,40 +22,90 @@ import torch.utils.deterministic
 from diglot.core.errors import ConfigError
 from diglot.core.hardware import host
 from diglot.model.decoder import Decoder
+from diglot.train.device import device_name, device_of, fp32_products
 from diglot.train.types import LoopSettings
+
+Precision = Literal["fp32", "bf16", "fp8"]
 
 # Deliberately rough: the choice to compile must come out the same when a killed run is started again, so it rests on
 # the amount of work and on facts of the machine, never on a measurement.
 FLOPS_PER_CORE_FP32, FLOPS_PER_CORE_BF16 = 40e9, 200e9
+FLOPS_OF_A_GPU_FP32, FLOPS_OF_A_GPU_BF16 = 15e12, 150e12  # of eager layers, which wait for memory
 COMPILE_SECONDS = 45.0
 COMPILE_GAIN = 0.15  # share of the eager time that compiled layers save
+COMPILE_GAIN_OF_A_GPU = 0.3  # norms, rotations and activations cost a larger share beside faster products
+BF16_CAPABILITY, FP8_CAPABILITY = (8, 0), (8, 9)  # Ampere; Ada and Hopper
 
 
 @dataclass(frozen=True)
 class Backend:
-    """What was decided, and why where a reader may ask."""
+    """What was decided, and why where a reader may ask.
 
+    device: `cpu`, or the name of the GPU.
+    """
+
+    device: str
     num_threads: int
-    bf16: bool
+    precision: Precision
     compiled: bool
+    deterministic: bool
     notes: tuple[str, ...]
 
     @property
-    def precision(self) -> str:
-        return "bf16" if self.bf16 else "fp32"
+    def autocasts(self) -> bool:
+        """Whether products take bfloat16; with `fp8` those that fp8 does not take."""
+        return self.precision != "fp32"
+
+    @property
+    def peak_precision(self) -> str:
+        """The measured peak that MFU is told against: for fp8 that of bf16, as is usual."""
+        return "fp32" if self.precision == "fp32" else "bf16"
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.device != "cpu"
 
 
-def choose_backend(settings: LoopSettings, total_flops: float) -> Backend:
-    """Decide precision and compilation for a run of `total_flops` floating-point operations."""
+def choose_backend(settings: LoopSettings, total_flops: float, device: torch.device) -> Backend:
+    """Decide precision and compilation for a run of `total_flops` floating-point operations on `device`."""
     notes = []
-    machine = host()
-    bf16 = settings.precision == "bf16" or (settings.precision == "auto" and machine.has_native_bf16)
-    if settings.precision == "bf16" and not machine.has_native_bf16:
+    precision, on_gpu = chosen_precision(settings.precision, device), device.type == "cuda"
+    if precision == "bf16" and not on_gpu and not host().has_native_bf16:
         notes.append("bf16 was asked for, but this CPU emulates it: expect it to be slower than fp32.")
     threads = settings.num_threads or torch.get_num_threads()
-    compiled, why = _choose_compile(settings, total_flops, threads, bf16)
+    if on_gpu:
+        compiled, why = _choose_compile_on_gpu(settings, total_flops, precision)
+    else:
+        compiled, why = _choose_compile(settings, total_flops, threads, precision != "fp32")
     notes.append(why)
-    return Backend(threads, bf16, compiled, tuple(notes))
+    return Backend(device_name(device), threads, precision, compiled, settings.deterministic, tuple(notes))
+
+
+def chosen_precision(setting: Literal["auto", "fp32", "bf16", "fp8"], device: torch.device) -> Precision:
+    """`auto` is bfloat16 where the device multiplies it in hardware, else float32.
+
+    Raises: ConfigError where the device cannot do what was asked for.
+    """
+    capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else None
+    if setting == "fp8" and (capability is None or capability < FP8_CAPABILITY):
+        found = "this run trains on a CPU" if capability is None else f"{device_name(device)} has {_spoken(capability)}"
+        raise ConfigError(
+            f"precision: fp8 needs an NVIDIA GPU of compute capability {_spoken(FP8_CAPABILITY)} or above (Ada, Hopper "
+            f"and later), and {found}. Set bf16 or auto."
+        )
+    if setting == "bf16" and capability is not None and capability < BF16_CAPABILITY:
+        raise ConfigError(
+            f"precision: bf16 needs compute capability {_spoken(BF16_CAPABILITY)} (Ampere and later), and "
+            f"{device_name(device)} has {_spoken(capability)}. Set fp32 or auto."
+        )
+    if setting != "auto":
+        return setting
+    native = host().has_native_bf16 if capability is None else capability >= BF16_CAPABILITY
+    return "bf16" if native else "fp32"
+
+
+def _spoken(capability: tuple[int, int]) -> str:
+    return ".".join(map(str, capability))
 
 
 def _choose_compile(settings: LoopSettings, total_flops: float, threads: int, bf16: bool) -> tuple[bool, str]:
@@ -67,7 +121,25 @@ def _choose_compile(settings: LoopSettings, total_flops: float, threads: int, bf
     if settings.compile == "always":
         return True, f"compiled with {compiler}: the setting is always."
     seconds = total_flops / (threads * (FLOPS_PER_CORE_BF16 if bf16 else FLOPS_PER_CORE_FP32))
-    gain = COMPILE_GAIN * seconds
+    return _worth_compiling(seconds, COMPILE_GAIN, compiler)
+
+
+def _choose_compile_on_gpu(settings: LoopSettings, total_flops: float, precision: Precision) -> tuple[bool, str]:
+    if settings.compile == "never":
+        return False, "not compiled: the setting is never."
+    missing = _missing_for_triton()
+    if missing is not None:
+        if settings.compile == "always":
+            raise ConfigError(f"compile: always needs {missing}. Install it, or set auto.")
+        return False, f"not compiled: {missing} was not found; installing it makes long runs faster."
+    if settings.compile == "always":
+        return True, "compiled with Triton: the setting is always."
+    seconds = total_flops / (FLOPS_OF_A_GPU_FP32 if precision == "fp32" else FLOPS_OF_A_GPU_BF16)
+    return _worth_compiling(seconds, COMPILE_GAIN_OF_A_GPU, "Triton")
+
+
+def _worth_compiling(seconds: float, share: float, compiler: str) -> tuple[bool, str]:
+    gain = share * seconds
     if gain > COMPILE_SECONDS:
         return True, f"compiled with {compiler}: a run of about {seconds:,.0f} s wins back the compiler's time."
     return False, (
@@ -76,9 +148,27 @@ def _choose_compile(settings: LoopSettings, total_flops: float, threads: int, bf
     )
 
 
+def _missing_for_triton() -> str | None:
+    """What torch's compiler for GPUs lacks here. Triton builds a launcher in C on its first use."""
+    if importlib.util.find_spec("triton") is None:
+        return "Triton (pip install triton)"
+    if not any(map(shutil.which, (os.environ.get("CC") or "gcc", "gcc", "clang"))):
+        return "a C compiler (gcc or clang), with which Triton builds its launcher,"
+    return None
+
+
+def check_can(backend: Backend) -> None:
+    """What rank 0 decided must be possible on the machine of every rank. Raises ConfigError where it is not."""
+    missing = _missing_for_triton() if backend.on_gpu else None if host().cxx_compiler else "a C++ compiler"
+    if backend.compiled and missing is not None:
+        raise ConfigError(
+            f"rank 0 compiles its layers, and this rank's machine lacks {missing}. Install it, or set compile: never."
+        )
+
+
 @contextlib.contextmanager
 def prepared(backend: Backend, model: Decoder) -> Iterator[None]:
-    """Set torch up for training on a CPU, compile the layers if so decided, and restore everything at the end."""
+    """Set torch up for training, compile the layers if so decided, and restore everything at the end."""
     keep_freed_memory()
     before = (
         torch.get_num_threads(),
@@ -86,7 +176,7 @@ def prepared(backend: Backend, model: Decoder) -> Iterator[None]:
         bool(torch.utils.deterministic.fill_uninitialized_memory),  # type: ignore[attr-defined]
     )
     torch.set_num_threads(backend.num_threads)
-    _use_deterministic_algorithms(True, backend.compiled)
+    _use_deterministic_algorithms(backend.deterministic, backend.compiled)
     # Overwriting every new tensor with NaN finds bugs, not differences; it costs a pass over memory for each.
     _fill_new_tensors(False)
     torch.set_flush_denormal(True)  # a denormal costs a hundred times as much as another number
@@ -96,7 +186,8 @@ def prepared(backend: Backend, model: Decoder) -> Iterator[None]:
             # Layer by layer: all layers of one shape share one compilation, so that depth costs no compile time.
             layer.compile(dynamic=False)
     try:
-        yield
+        with fp32_products(device_of(model), rough=False):
+            yield
     finally:
         for layer in model.layers:
             layer._compiled_call_impl = None

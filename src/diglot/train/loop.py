@@ -9,14 +9,17 @@ which makes a killed and resumed run end in the same bytes as an undisturbed one
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
+import operator
 import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,10 +32,11 @@ from diglot.core.seeds import derive_seed
 from diglot.core.storage import write_json
 from diglot.model.accounting import parameter_counts, train_flops_per_token
 from diglot.model.decoder import Decoder
-from diglot.train.backend import choose_backend, prepared, uncompiled
+from diglot.train.backend import Backend, check_can, choose_backend, prepared, uncompiled
 from diglot.train.checkpoint_files import CheckpointWriter, read_state
 from diglot.train.checkpoints import Checkpoint, Counters, Retention, checkpoint_name
 from diglot.train.clock import SAVE, STOP, Clock
+from diglot.train.device import device_of, on_device
 from diglot.train.log import RUN, TRAIN, TrainLog, read_lines
 from diglot.train.optimizers import Optimizer
 from diglot.train.parallel.ranks import ALONE, Ranks
@@ -59,7 +63,7 @@ def train(
     evaluation: Evaluation | None = None,
     ranks: Ranks = ALONE,
 ) -> TrainReport:
-    """Train `model` in place through all phases, resuming from the newest checkpoint of the run.
+    """Train `model` in place and where it lies, through all phases, resuming from the newest checkpoint of the run.
 
     ranks: all of them call this, each with the same batches, of which it takes its share; rank 0 writes. The model has
         been divided among them by `train/parallel/sharding.py`.
@@ -75,6 +79,13 @@ def num_tokens(batch: Batch) -> int:
     """Tokens that a microbatch reads, padding left out."""
     mask = batch.get("attention_mask")
     return batch["input_ids"].numel() if mask is None else int(mask.sum())
+
+
+class _Fed(NamedTuple):
+    """What a training step is fed: this rank's share of the microbatches, on its device; tokens of all ranks."""
+
+    batches: list[Batch]
+    num_tokens: int
 
 
 class _Run:
@@ -105,7 +116,8 @@ class _Run:
             for p in phases
         )
         flops = self.total_tokens * train_flops_per_token(model.config, length) / ranks.count
-        self.backend = choose_backend(settings, flops)
+        self.device = device_of(model)
+        self.backend = self._agreed_backend(flops)
         self.done = Counters(train_steps_done=0, num_tokens=0)
         self.optimizer: Optimizer | None = None
         self.guard = SpikeGuard(settings.spike_guard) if settings.spike_guard else None
@@ -114,12 +126,15 @@ class _Run:
         self.clock = Clock(settings.checkpoint_every_minutes, settings.time_limit_minutes)
         self.last_checkpoint: Checkpoint | None = None
         self.seed = seed
-        self.peak = product_peak(self.backend.precision, num_threads=self.backend.num_threads)
-        self.speed = Speedometer(self.peak)
+        threads = None if self.backend.on_gpu else self.backend.num_threads
+        self.peak = product_peak(self.backend.peak_precision, num_threads=threads, device=self.backend.device)
+        self.speed = self._speedometer()
         self.streams = StreamLosses(settings.stream_names)
 
     def to_the_end(self) -> TrainReport:
-        torch.manual_seed(derive_seed(self.seed, "train"))
+        torch.manual_seed(derive_seed(self.seed, "train"))  # of every device
+        if self.backend.on_gpu:
+            torch.cuda.reset_peak_memory_stats(self.device)
         self._resume()
         for note in self.backend.notes:
             self.progress.say(f"{self.settings.label}: {note}")
@@ -127,12 +142,11 @@ class _Run:
         self.progress.say(
             f"{self.settings.label}: {counts.total:,} parameters ({counts.without_embeddings:,} without embeddings), "
             f"{self.starts[-1]:,} training steps, {self.total_tokens:,} tokens, {self.backend.precision}, "
-            f"{self.backend.num_threads} threads"
+            + (self.backend.device if self.backend.on_gpu else f"{self.backend.num_threads} threads")
         )
         if self.peak is None and any(phase.flops_per_token for phase in self.phases):
-            self.progress.say(
-                f"{self.settings.label}: no MFU: {no_peak(self.backend.precision, self.backend.num_threads)}"
-            )
+            why = no_peak(self.backend.peak_precision, self.backend.num_threads, self.backend.device)
+            self.progress.say(f"{self.settings.label}: no MFU: {why}")
         if self.ranks.is_main:
             write_json(self.out / RUN, self._description())
         started = time.perf_counter()
@@ -142,11 +156,13 @@ class _Run:
         with (
             self.writer,
             self._log() as log,
-            Prefetch(self._batches_at, self.done.train_steps_done, self.starts[-1]) as prefetch,
+            Prefetch(
+                self._fed, self.done.train_steps_done, self.starts[-1], self.device if self.backend.on_gpu else None
+            ) as prefetch,
             self.progress.bar(self.settings.label, left, "training steps") as bar,
             self._signals(),
         ):
-            self.speed = Speedometer(self.peak)
+            self.speed = self._speedometer()
             while self.done.train_steps_done < self.starts[-1]:
                 number = self.done.train_steps_done
                 before = self.done.num_tokens
@@ -166,6 +182,21 @@ class _Run:
         self.model.eval()
         seconds = time.perf_counter() - started
         return self._report(seconds, self.done.num_tokens - first_tokens, wait_share)
+
+    def _agreed_backend(self, flops: float) -> Backend:
+        """Rank 0's choice on every rank, so that mixed machines do not train in mixed precision; threads are each
+        rank's own."""
+        chosen = self.ranks.from_main(lambda: choose_backend(self.settings, flops, self.device))
+        if self.ranks.is_main:
+            return chosen
+        check_can(chosen)
+        return replace(chosen, num_threads=self.settings.num_threads or torch.get_num_threads())
+
+    def _speedometer(self) -> Speedometer:
+        return Speedometer(self.peak, device_peak_bytes=self._device_peak_bytes if self.backend.on_gpu else None)
+
+    def _device_peak_bytes(self) -> int:
+        return torch.cuda.max_memory_allocated(self.device)
 
     def _resume(self) -> None:
         with resumable(self.folder, self.settings.order_fingerprint, self._warn, self.ranks) as checkpoint:
@@ -214,12 +245,15 @@ class _Run:
     def _phase_index(self, train_step: int) -> int:
         return next(i for i in range(len(self.phases)) if train_step < self.starts[i + 1])
 
-    def _batches_at(self, number: int) -> list[Batch]:
+    def _fed(self, number: int) -> _Fed:
+        """Called ahead, in another thread: what can be read without the GPU is read here."""
         index = self._phase_index(number)
         batches = self.phases[index].batch_at(number - self.starts[index])
-        return checked(batches, number, self.model.config.vocab_size)
+        batches = checked(batches, number, self.model.config.vocab_size)
+        tokens = sum(num_tokens(batch) for batch in batches)
+        return _Fed([on_device(batch, self.device) for batch in self.ranks.rows(batches)], tokens)
 
-    def _train_step(self, number: int, batches: list[Batch]) -> dict[str, Any]:
+    def _train_step(self, number: int, fed: _Fed) -> dict[str, Any]:
         index = self._phase_index(number)
         phase, local = self.phases[index], number - self.starts[index]
         if local == 0 and self.guard is not None:
@@ -227,7 +261,7 @@ class _Run:
         if self.optimizer is None or local == 0:
             self.optimizer = self._optimizer_of(phase, self.optimizer)
         lr = phase.schedule(local)
-        losses, count, stats = self._over_ranks(*self._accumulate(self.ranks.rows(batches)))
+        losses, count, stats = self._over_ranks(*self._accumulate(fed.batches))
         total = sum(losses)
         norm = self._divide_and_clip(count)
         loss = total / count
@@ -243,9 +277,7 @@ class _Run:
         if why is None:
             self.optimizer.step(lr)
         self._zero_grad()
-        self.done = Counters(
-            train_steps_done=number + 1, num_tokens=self.done.num_tokens + sum(num_tokens(batch) for batch in batches)
-        )
+        self.done = Counters(train_steps_done=number + 1, num_tokens=self.done.num_tokens + fed.num_tokens)
         return {
             "train_step": number,
             "phase": phase.name,
@@ -279,17 +311,23 @@ class _Run:
 
     def _accumulate(self, batches: list[Batch]) -> tuple[list[float], int, dict[str, float]]:
         """The loss of each microbatch of a training step, and the sums of their counts and gradients."""
-        found, count, stats = list[float](), 0, dict[str, float]()
+        found, counts, stats = list[Tensor](), list[int | Tensor](), dict[str, list[Tensor]]()
         for batch in batches:
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.backend.bf16):
+            with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.backend.autocasts):
                 losses = self.objective(self.model, batch)
             losses.total.backward()  # type: ignore[no-untyped-call]
-            found.append(losses.total.item())
-            count += int(losses.count)
+            found.append(losses.total.detach())
+            counts.append(losses.count)
             self.streams.add(batch, losses)
             for name, value in losses.stats.items():
-                stats[name] = stats.get(name, 0.0) + float(value)
-        return found, count, stats
+                stats.setdefault(name, []).append(value.detach())
+        # Numbers are read once a training step: reading one waits for all that the GPU has still to do.
+        values = iter(_read([*found, *counts, *(value for each in stats.values() for value in each)]))
+        return (
+            [next(values) for _ in found],
+            int(_sum([next(values) for _ in counts])),
+            {name: _sum([next(values) for _ in each]) for name, each in stats.items()},
+        )
 
     def _over_ranks(
         self, losses: list[float], count: int, stats: dict[str, float]
@@ -406,6 +444,7 @@ class _Run:
     def _facts(self) -> dict[str, Any]:
         """What can change the last bits of a result."""
         return {
+            "device": self.backend.device,
             "precision": self.backend.precision,
             "compiled": self.backend.compiled,
             "num_threads": self.backend.num_threads,
@@ -458,13 +497,27 @@ class _Run:
             mfu=self.speed.mfu,
             peak=f"{self.peak.subject}: {self.peak.text}" if self.peak else None,
             resident_peak_bytes=resident_peak_bytes(),
+            device_peak_bytes=self._device_peak_bytes() if self.backend.on_gpu else None,
             loader_wait_share=wait_share,
             num_skipped=self.guard.num_skipped if self.guard is not None else 0,
+            device=self.backend.device,
             num_threads=self.backend.num_threads,
             precision=self.backend.precision,
             compiled=self.backend.compiled,
             notes=self.backend.notes,
         )
+
+
+def _read(numbers: Sequence[int | Tensor]) -> list[float]:
+    """Numbers of a training step, in float64, with one wait for the device that the tensors lie on."""
+    tensors = [number for number in numbers if isinstance(number, Tensor)]
+    read = iter(torch.stack([tensor.double() for tensor in tensors]).tolist() if tensors else [])
+    return [next(read) if isinstance(number, Tensor) else float(number) for number in numbers]
+
+
+def _sum(values: Sequence[float]) -> float:
+    """One after the other; Python 3.12's own sum carries what is lost, which would be other last bits than 3.11's."""
+    return functools.reduce(operator.add, values, 0.0)
 
 
 def _as_tensors(lists: Mapping[str, list[float]]) -> dict[str, Tensor]:

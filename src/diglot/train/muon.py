@@ -20,6 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from diglot.train.device import fp32_products
 from diglot.train.parallel.sharding import is_divided, local, mesh_of, part_like, whole
 
 if TYPE_CHECKING:
@@ -89,10 +90,12 @@ class Muon:
             look_ahead = whole(matrix.weight.grad.lerp(buffer, self.momentum))  # Nesterov
             for part in torch.split(look_ahead, list(matrix.heights)):
                 by_shape[mesh_of(matrix.weight), part.shape[0], part.shape[1]].append(part)
-        updates = {
-            key: iter(orthogonalised_among(key[0], torch.stack(parts), self.num_iterations))
-            for key, parts in by_shape.items()
-        }
+        # It approximates anyway; Jordan et al. take bfloat16.
+        with fp32_products(moving[0].weight.device if moving else torch.device("cpu"), rough=True):
+            updates = {
+                key: iter(orthogonalised_among(key[0], torch.stack(parts), self.num_iterations))
+                for key, parts in by_shape.items()
+            }
         for matrix in moving:
             local(matrix.weight).mul_(1 - lr * self.weight_decay)
             scales = [0.2 * max(height, matrix.weight.shape[1]) ** 0.5 for height in matrix.heights]

@@ -12,7 +12,9 @@ from diglot.core.errors import ConfigError
 class OptimizerConfig:
     """What updates the weights. The phase's schedule gives the learning rate, which the ratios multiply.
 
-    kind: `adamw`; `muon`: Muon for the matrices inside the layers, AdamW for embeddings, head, norms and biases;
+    kind: `adamw`; `adamw8bit`: AdamW whose moments take 8 bits, in blocks of 256 with a scale each, and those of
+        embeddings 32 as in the paper (Dettmers et al. 2022, arXiv 2110.02861), which needs torchao and runs on one
+        rank; `muon`: Muon for the matrices inside the layers, AdamW for embeddings, head, norms and biases;
         `adafactor`: the second moment of a matrix from its rows and columns, no first moment, so that the state takes
         next to no memory (Shazeer and Stern 2018, arXiv 1804.04235). Its learning rate is relative to the size of a
         weight, and never above 1 / sqrt(updates): about 1e-2, where AdamW has 1e-3.
@@ -24,7 +26,7 @@ class OptimizerConfig:
     muon_iterations: Newton-Schulz iterations; 5 bring the singular values near enough to 1.
     """
 
-    kind: Literal["adamw", "muon", "adafactor"] = "adamw"
+    kind: Literal["adamw", "adamw8bit", "muon", "adafactor"] = "adamw"
     beta1: float = 0.9
     beta2: float = 0.95
     eps: float = 1e-8
@@ -36,8 +38,8 @@ class OptimizerConfig:
     muon_iterations: int = 5
 
     def __post_init__(self) -> None:
-        if self.kind not in ("adamw", "muon", "adafactor"):
-            raise ConfigError(f"optimizer kind '{self.kind}' is not known. Known: adafactor, adamw, muon.")
+        if self.kind not in ("adamw", "adamw8bit", "muon", "adafactor"):
+            raise ConfigError(f"optimizer kind '{self.kind}' is not known. Known: adafactor, adamw, adamw8bit, muon.")
         for name in ("beta1", "beta2", "muon_momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)}, but a moving average needs a value in [0, 1).")

@@ -1,4 +1,5 @@
-"""One optimizer for the whole model: AdamW, Adafactor, or Muon for the matrices of the layers and AdamW for the rest.
+"""One optimizer for the whole model: AdamW, AdamW with 8-bit moments, Adafactor, or Muon for the matrices of the layers
+and AdamW for the rest.
 
 Weight decay is decoupled (Loshchilov and Hutter 2019) and spares embeddings, norms and biases. The state is a flat
 mapping of named tensors, so that a checkpoint holds no pickled objects.
@@ -6,6 +7,7 @@ mapping of named tensors, so that a checkpoint holds no pickled objects.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 
 import torch
@@ -36,12 +38,16 @@ class Optimizer:
         taken = {matrix.name for matrix in matrices}
         rest = {name: p for name, p in model.named_parameters() if p.requires_grad and name not in taken}
         width, adafactor = model.config.width_multiplier, config.kind == "adafactor"
-        self.adamw = AdamW({} if adafactor else rest, config, width)
+        small = {name: p for name, p in rest.items() if config.kind == "adamw8bit" and not name.startswith("embed.")}
+        self.adamw = AdamW({} if adafactor else {n: p for n, p in rest.items() if n not in small}, config, width)
+        self.adamw8bit = AdamW8bit(small, config, width) if small else None
         self.adafactor = Adafactor(rest, config, width) if adafactor else None
 
     def step(self, lr: float) -> None:
         """One update with the schedule's learning rate `lr`."""
         self.adamw.step(lr)
+        if self.adamw8bit is not None:
+            self.adamw8bit.step(lr)
         if self.adafactor is not None:
             self.adafactor.step(lr)
         self.muon.step(lr * self.config.muon_lr_ratio)
@@ -51,6 +57,8 @@ class Optimizer:
         state = {f"muon.{name}.momentum": buffer for name, buffer in self.muon.buffers.items()}
         for kind, tensors in self.adamw.state.items():
             state |= {f"adamw.{name}.{kind}": tensor for name, tensor in tensors.items()}
+        if self.adamw8bit is not None:
+            state |= {f"adamw8bit.{name}": tensor for name, tensor in self.adamw8bit.state.items()}
         if self.adafactor is not None:
             for name, tensors in self.adafactor.state.items():
                 state |= {f"adafactor.{name}.{kind}": tensor for kind, tensor in tensors.items()}
@@ -79,11 +87,10 @@ class AdamW:
         self.state = {
             "first_moment": {name: torch.zeros_like(p) for name, p in parameters.items()},
             "second_moment": {name: torch.zeros_like(p) for name, p in parameters.items()},
-            "num_updates": {name: torch.zeros(()) for name in parameters},
+            # Where the parameter is: the kernel reads it there.
+            "num_updates": {name: torch.zeros((), device=p.device) for name, p in parameters.items()},
         }
-        self.groups: dict[tuple[float, float], dict[str, Tensor]] = {}  # (weight decay, share of the learning rate)
-        for name, parameter in parameters.items():
-            self.groups.setdefault(_group(name, parameter, config, width_multiplier), {})[name] = parameter
+        self.groups = _groups(parameters, config, width_multiplier)
 
     @torch.no_grad()
     def step(self, lr: float) -> None:
@@ -108,6 +115,57 @@ class AdamW:
             )
 
 
+class AdamW8bit:
+    """torchao's AdamW with moments of 8 bits, with the groups of `AdamW`; its state is made at once.
+
+    state: by parameter and kind, `codes` and `scale` of each moment; moments of fewer than 4,096 numbers stay float32.
+    """
+
+    def __init__(
+        self, parameters: Mapping[str, Tensor], config: OptimizerConfig, width_multiplier: float = 1.0
+    ) -> None:
+        if any(is_divided(parameter) for parameter in parameters.values()):
+            raise ConfigError(
+                "adamw8bit keeps its moments in blocks that are not cut where the ranks' parts are, and runs on one "
+                "rank only. Take optimizer adamw or muon, whose state is divided among the ranks, or start one process."
+            )
+        try:
+            from torchao.optim import AdamW8bit as Torchao
+        except ImportError as error:
+            raise ConfigError("adamw8bit needs torchao. Install it with: pip install 'diglot[fp8]'") from error
+
+        groups = _groups(parameters, config, width_multiplier)
+        self.lr_ratios = [lr_ratio for _, lr_ratio in groups]
+        self.optimizer = Torchao(
+            [{"params": list(members.values()), "weight_decay": decay} for (decay, _), members in groups.items()],
+            lr=0.0,
+            betas=(config.beta1, config.beta2),
+            eps=config.eps,
+        )
+        self.on_gpu = any(parameter.is_cuda for parameter in parameters.values())
+        self.state: dict[str, Tensor] = {}
+        for name, parameter in parameters.items():
+            moments = {
+                "exp_avg": self.optimizer._new_buffer(parameter, True),
+                "exp_avg_sq": self.optimizer._new_buffer(parameter, False),
+            }
+            self.optimizer.state[parameter] = {"step": torch.tensor(0.0), **moments}
+            self.state[f"{name}.num_updates"] = self.optimizer.state[parameter]["step"]
+            for kind, moment in zip(("first_moment", "second_moment"), moments.values(), strict=True):
+                if hasattr(moment, "codes"):
+                    self.state |= {f"{name}.{kind}.codes": moment.codes, f"{name}.{kind}.scale": moment.scale}
+                else:
+                    self.state[f"{name}.{kind}"] = moment
+
+    def step(self, lr: float) -> None:
+        for group, lr_ratio in zip(self.optimizer.param_groups, self.lr_ratios, strict=True):
+            group["lr"].fill_(lr * lr_ratio)
+        # torchao compiles its update for each shape: kernels that a GPU needs, and a minute each that a CPU can do
+        # without.
+        with contextlib.nullcontext() if self.on_gpu else torch.compiler.set_stance("force_eager"):
+            self.optimizer.step()
+
+
 class Adafactor:
     """torch's Adafactor with the groups of `AdamW`; its state is made at once, so that a checkpoint can fill it."""
 
@@ -121,14 +179,12 @@ class Adafactor:
             )
         from torch.optim import Adafactor as Torch  # seconds, as it imports the compiler; nobody else needs it
 
-        groups: dict[tuple[float, float], list[Tensor]] = {}
-        for name, parameter in parameters.items():
-            groups.setdefault(_group(name, parameter, config, width_multiplier), []).append(parameter)
+        groups = _groups(parameters, config, width_multiplier)
         self.lr_ratios = [lr_ratio for _, lr_ratio in groups]
         # The bound below the second moment is the square of the first number: the paper's 1e-30. torch's default, 1e-7,
         # lies above the gradients of a model of some size.
         self.optimizer = Torch(
-            [{"params": members, "weight_decay": decay} for (decay, _), members in groups.items()],
+            [{"params": list(members.values()), "weight_decay": decay} for (decay, _), members in groups.items()],
             eps=(1e-15, 1e-3),
             foreach=False,
         )
@@ -166,6 +222,16 @@ def _layer_matrices(model: Decoder) -> list[MuonMatrix]:
             heights = (weight.shape[0],)
         found.append(MuonMatrix(name, weight, heights))
     return found
+
+
+def _groups(
+    parameters: Mapping[str, Tensor], config: OptimizerConfig, width_multiplier: float
+) -> dict[tuple[float, float], dict[str, Tensor]]:
+    """Parameters by weight decay and share of the learning rate."""
+    groups: dict[tuple[float, float], dict[str, Tensor]] = {}
+    for name, parameter in parameters.items():
+        groups.setdefault(_group(name, parameter, config, width_multiplier), {})[name] = parameter
+    return groups
 
 
 def _group(name: str, parameter: Tensor, config: OptimizerConfig, width_multiplier: float) -> tuple[float, float]:

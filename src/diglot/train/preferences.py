@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from diglot.model.decoder import Decoder
+from diglot.train.device import device_of, on_device
 from diglot.train.objectives.dpo import PairLogprobs, pair_logprobs
 from diglot.train.objectives.sft import collate
 
@@ -50,13 +51,14 @@ def collate_pairs(pairs: Sequence[TokenPair], *, pad_id: int) -> dict[str, Tenso
 
 
 def reference_logprobs(model: Decoder, pairs: Sequence[TokenPair], *, pad_id: int, batch: int = 8) -> PairLogprobs:
-    """What the reference model says of every pair, without gradient, float32 [P] each; computed once before
-    training."""
+    """What the reference model says of every pair, without gradient, float32 [P] each on the CPU; computed once before
+    training, where the model lies."""
     order = sorted(range(len(pairs)), key=lambda i: (pairs[i].length, i))
     chosen, rejected = torch.zeros(len(pairs)), torch.zeros(len(pairs))
     with torch.no_grad():
         for start in range(0, len(order), batch):
             rows = order[start : start + batch]
-            found = pair_logprobs(model, collate_pairs([pairs[i] for i in rows], pad_id=pad_id))
-            chosen[rows], rejected[rows] = found.chosen, found.rejected
+            batch_of_rows = on_device(collate_pairs([pairs[i] for i in rows], pad_id=pad_id), device_of(model))
+            found = pair_logprobs(model, batch_of_rows)
+            chosen[rows], rejected[rows] = found.chosen.cpu(), found.rejected.cpu()
     return PairLogprobs(chosen, rejected)

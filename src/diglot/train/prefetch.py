@@ -2,48 +2,61 @@
 
 What a training step reads is a pure function of its number, so making it early, in another thread, changes nothing.
 One step ahead is enough where making a batch takes less time than training on it; `wait_share` says whether it does.
+The same thread sends it to the GPU.
 """
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
+from typing import Generic, TypeVar
 
 import torch
 
 from diglot.core.errors import InputError
 from diglot.train.types import Batch
 
+Made = TypeVar("Made")
 
-class Prefetch:
-    """`get(n)` for n = first, first + 1, ... up to `stop`; used as a context manager, which ends the thread."""
 
-    def __init__(self, batches_at: Callable[[int], list[Batch]], first: int, stop: int) -> None:
-        self._batches_at, self._stop = batches_at, stop
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch")
-        self._next: Future[list[Batch]] | None = None
+class Prefetch(Generic[Made]):
+    """`get(n)` is `make(n)`, for n = first, first + 1, ... up to `stop`; a context manager, which ends the thread.
+
+    device: a GPU that the thread works with; None for none.
+    """
+
+    def __init__(self, make: Callable[[int], Made], first: int, stop: int, device: torch.device | None = None) -> None:
+        self._make, self._stop = make, stop
+        self._pool = ThreadPoolExecutor(
+            max_workers=1,
+            thread_name_prefix="prefetch",
+            # A new thread stands on GPU 0, and pinned memory belongs to the GPU that its thread stands on.
+            initializer=None if device is None else functools.partial(torch.cuda.set_device, device),
+        )
+        self._next: Future[Made] | None = None
         self._number = first
         self._waited = 0.0
         self._since: float | None = None  # when the first batches were there: those nobody could make earlier
         if first < stop:
-            self._next = self._pool.submit(batches_at, first)
+            self._next = self._pool.submit(make, first)
 
-    def get(self, train_step: int) -> list[Batch]:
-        """The microbatches of a training step; errors of making them are raised here."""
+    def get(self, train_step: int) -> Made:
+        """What was made for a training step; errors of making it are raised here."""
         assert train_step == self._number, "training steps are asked for in their order"
         assert self._next is not None, "there is no training step behind the last"
         asked = time.perf_counter()
-        batches = self._next.result()
+        made = self._next.result()
         now = time.perf_counter()
         if self._since is None:
             self._since = now
         else:
             self._waited += now - asked
         self._number += 1
-        self._next = self._pool.submit(self._batches_at, self._number) if self._number < self._stop else None
-        return batches
+        self._next = self._pool.submit(self._make, self._number) if self._number < self._stop else None
+        return made
 
     @property
     def wait_share(self) -> float:
@@ -51,7 +64,7 @@ class Prefetch:
         passed = time.perf_counter() - self._since if self._since is not None else 0.0
         return self._waited / passed if passed > 0 else 0.0
 
-    def __enter__(self) -> Prefetch:
+    def __enter__(self) -> Prefetch[Made]:
         return self
 
     def __exit__(

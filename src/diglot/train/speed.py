@@ -27,8 +27,14 @@ class Speedometer:
     as evaluation does, counts in no speed.
     """
 
-    def __init__(self, peak: Peak | None, clock: Callable[[], float] = time.perf_counter) -> None:
-        self.peak, self._clock = peak, clock
+    def __init__(
+        self,
+        peak: Peak | None,
+        clock: Callable[[], float] = time.perf_counter,
+        device_peak_bytes: Callable[[], int] | None = None,
+    ) -> None:
+        """device_peak_bytes: the most that training took of a GPU's memory so far; None on a CPU."""
+        self.peak, self._clock, self._device_peak_bytes = peak, clock, device_peak_bytes
         self._start = self._last = clock()
         self._since_first = _Stretch()
         self._since_line = _Stretch()
@@ -77,10 +83,11 @@ class Speedometer:
         return self._since_first.tokens_per_second or self._shown
 
     def note(self) -> str:
-        """For the progress bar: `5,400/s, MFU 41 %, 0.8 GB`."""
+        """For the progress bar: `5,400/s, MFU 41 %, 0.8 GB`, and on a GPU `, 61.2 GB of the GPU`."""
         mfu = self._since_line.mfu(self.peak) or self.mfu
         share = f", MFU {mfu:.0%}" if mfu is not None else ""
-        return f"{self._shown:,.0f}/s{share}, {self._memory / 1e9:.1f} GB"
+        device = f", {self._device_peak_bytes() / 1e9:.1f} GB of the GPU" if self._device_peak_bytes else ""
+        return f"{self._shown:,.0f}/s{share}, {self._memory / 1e9:.1f} GB{device}"
 
     def line(self, *, last: bool = False) -> dict[str, Any] | None:
         """For timing.jsonl, of the training steps since the line before; None while it is not due.
@@ -96,15 +103,16 @@ class Speedometer:
             "tokens_per_second": round(stretch.tokens_per_second or self._shown, 1),
             **({"mfu": round(mfu, 4)} if mfu is not None else {}),
             "resident_peak_bytes": resident_peak_bytes(),
+            **({"device_peak_bytes": self._device_peak_bytes()} if self._device_peak_bytes else {}),
             "seconds": round(self._last - self._start, 3),
             **({"paused_seconds": round(self.paused_seconds, 3)} if self.paused_seconds else {}),
         }
 
 
-def no_peak(precision: str, num_threads: int) -> str:
+def no_peak(precision: str, num_threads: int, device: str = "cpu") -> str:
     """Why a run tells no MFU, and what to do."""
-    threads = f"{num_threads} thread{'' if num_threads == 1 else 's'}"
-    return f"no peak of {precision} with {threads} was measured on this machine; `diglot doctor --peak` measures it."
+    threads = f"with {num_threads} thread{'' if num_threads == 1 else 's'}" if device == "cpu" else f"on {device}"
+    return f"no peak of {precision} {threads} was measured on this machine; `diglot doctor --peak` measures it."
 
 
 class _Stretch:

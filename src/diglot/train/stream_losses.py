@@ -30,9 +30,11 @@ class StreamLosses:
     def add(self, batch: Batch, found: ItemLosses) -> None:
         if not self.names or found.rows is None or "streams" not in batch:
             return
-        streams_B = batch["streams"].cpu()
-        self._step[0].index_add_(0, streams_B, found.rows.losses.cpu().double())
-        self._step[1].index_add_(0, streams_B, found.rows.counts.cpu().double())
+        device = found.rows.losses.device  # where they stay: reading them now would wait for the GPU
+        self._step = self._step.to(device)
+        streams_B = batch["streams"].to(device)
+        self._step[0].index_add_(0, streams_B, found.rows.losses.double())
+        self._step[1].index_add_(0, streams_B, found.rows.counts.double())
 
     def of_step(self) -> list[float]:
         """What was added since the last `close_step`; to be summed over the ranks."""

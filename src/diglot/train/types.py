@@ -95,8 +95,10 @@ class LoopSettings:
 
     order_fingerprint: names the data and its order; a checkpoint with another one is refused.
     stream_names: what `streams` of the batches numbers, for the loss of each; empty where batches say no stream.
-    precision: `auto` takes bfloat16 autocast where the CPU multiplies it in hardware, float32 elsewhere.
-    compile: `auto` compiles when the run is long enough to win back the compiler's time and a C++ compiler is there.
+    precision: `auto` takes bfloat16 autocast where the device multiplies it in hardware, float32 elsewhere; `fp8` is of
+        a model that `train/fp8.py` has prepared.
+    compile: `auto` compiles when the run is long enough to win back the compiler's time and a compiler is there.
+    deterministic: the same bits in every run on the same devices; without, a GPU may add in any order, and be faster.
     checkpoint_every_tokens, checkpoint_every_minutes: a rolling checkpoint whenever so much was read, or so much time
         has passed since the last one. With neither, only the ends of phases are saved, and what stops the run.
     time_limit_minutes: save and stop before so much time has passed; see `clock.py`.
@@ -109,8 +111,9 @@ class LoopSettings:
     order_fingerprint: str
     label: str = "train"
     stream_names: tuple[str, ...] = ()
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp8"] = "auto"
     compile: Literal["auto", "always", "never"] = "auto"
+    deterministic: bool = True
     clip_norm: float | None = 1.0
     spike_guard: SpikeGuardConfig | None = None
     log_every: int = 10
@@ -130,8 +133,8 @@ class LoopSettings:
             checkpoint_every_minutes=self.checkpoint_every_minutes,
             time_limit_minutes=self.time_limit_minutes,
         )
-        if self.precision not in ("auto", "fp32", "bf16"):
-            raise ConfigError(f"precision '{self.precision}' is not known. Known: auto, fp32, bf16.")
+        if self.precision not in ("auto", "fp32", "bf16", "fp8"):
+            raise ConfigError(f"precision '{self.precision}' is not known. Known: auto, fp32, bf16, fp8.")
         if self.compile not in ("auto", "always", "never"):
             raise ConfigError(f"compile '{self.compile}' is not known. Known: auto, always, never.")
         if self.log_every < 1 or (self.checkpoint_every_tokens is not None and self.checkpoint_every_tokens < 1):
@@ -162,8 +165,10 @@ class TrainReport:
     mfu: float | None  # of all training steps but the first, against `peak`
     peak: str | None  # the measured peak of this machine; None where none was measured
     resident_peak_bytes: int  # the most memory the process has held, also before training
+    device_peak_bytes: int | None  # the most that tensors of training took on the GPU; None on a CPU
     loader_wait_share: float  # of the time after the first training step: waiting for batches
     num_skipped: int  # training steps whose update the spike guard left out, of the whole run
+    device: str  # cpu, or the GPU's name
     num_threads: int
     precision: str
     compiled: bool

@@ -59,6 +59,10 @@ class Ranks:
             return self
         return replace(self, grid=Grid(config.grid(self.count), self.launch.rank, self.device, config.expert))
 
+    def on(self, device: torch.device) -> Ranks:
+        """These ranks, training on `device`: those that met on GPUs may train on their CPUs as well."""
+        return replace(self, device=device.type)
+
     @property
     def count(self) -> int:
         return 1 if self.launch is None else self.launch.world_size
@@ -179,7 +183,8 @@ def joined(launch: Launch, device: Literal["cpu", "cuda"] = "cpu") -> Iterator[R
         if launch.local_rank >= torch.cuda.device_count():
             raise DiglotError(
                 f"rank {launch.rank} is number {launch.local_rank} of its machine, which has "
-                f"{torch.cuda.device_count()} GPUs. Start one process a GPU (torchrun --nproc-per-node gpu)."
+                f"{torch.cuda.device_count()} GPUs. Start one process a GPU (torchrun --nproc-per-node gpu), or hide "
+                "them (CUDA_VISIBLE_DEVICES=) to train on CPUs."
             )
         torch.cuda.set_device(launch.local_rank)
     os.environ.setdefault("MASTER_ADDR", launch.address)

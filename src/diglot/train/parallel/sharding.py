@@ -18,19 +18,31 @@ from torch import Tensor
 
 from diglot.core.errors import ConfigError
 from diglot.model.decoder import Decoder
+from diglot.train.fp8 import has_fp8_products
 from diglot.train.parallel.ranks import Ranks
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
 
-def shard(model: Decoder, ranks: Ranks) -> None:
-    """Divide `model`, which every rank has built from the same seed, in place. Nothing happens to that of one rank."""
+def shard(model: Decoder, ranks: Ranks, *, gather_bf16: bool = False) -> None:
+    """Divide `model`, which every rank has built from the same seed, in place. Nothing happens to that of one rank.
+
+    gather_bf16: layers are gathered as bfloat16, which halves what travels where products take bfloat16 anyway; their
+        gradients are still summed in float32. Layers with experts are not, as their routers read float32.
+    """
     grid = ranks.grid
     if grid is None:
         return
     _refuse_unbuilt(ranks)
-    from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+    if grid.shape.tensor > 1 and has_fp8_products(model):
+        raise ConfigError("parallel: tensor divides matrices, and fp8 scales each as a whole. Set tensor: 1 or bf16.")
+    from torch.distributed.fsdp import (
+        FSDPModule,
+        MixedPrecisionPolicy,
+        fully_shard,
+        register_fsdp_forward_method,
+    )
 
     mesh, placement = grid.weight_mesh, None
     if grid.expert > 1:
@@ -38,8 +50,12 @@ def shard(model: Decoder, ranks: Ranks) -> None:
 
         placement = divide_experts(model, grid)
     model.sum_over_ranks = grid.sum_over_readers
-    for layer in model.layers:
-        fully_shard(layer, mesh=mesh, shard_placement_fn=placement)
+    # What flows between the layers stays float32, as under autocast on one rank.
+    bf16 = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
+    for index, layer in enumerate(model.layers):
+        rounds = gather_bf16 and not model.config.has_experts[index]
+        policy = bf16 if rounds else MixedPrecisionPolicy()
+        fully_shard(layer, mesh=mesh, mp_policy=policy, shard_placement_fn=placement)
     fully_shard(model, mesh=mesh, reshard_after_forward=False)
     register_fsdp_forward_method(model, "trunk")  # what the objectives call in place of forward
     for module in model.modules():
@@ -97,11 +113,12 @@ def gradient_norm(gradients: Sequence[Tensor], ranks: Ranks) -> float:
 
 
 def whole_model(model: Decoder, ranks: Ranks) -> Decoder | None:
-    """A copy of a divided model with all its weights on rank 0, None on the others; that of one rank as it is."""
-    if ranks.count == 1:
+    """A copy of a divided model, or of one on a GPU, with all its weights on the CPU of rank 0, None on the others;
+    that of one CPU as it is."""
+    if ranks.count == 1 and model.embed.weight.device.type == "cpu":
         return model
     settle(model)
-    copy = Decoder(model.config) if ranks.is_main else None
+    copy = Decoder(model.config, seed=None) if ranks.is_main else None
     targets = dict(copy.named_parameters()) if copy is not None else {}
     with torch.no_grad():
         for name, parameter in model.named_parameters():
