@@ -33,14 +33,13 @@ def batch(seed: int = 0, num_sequences: int = 4) -> dict[str, torch.Tensor]:
 def test_the_total_is_cross_entropy_and_the_weighted_means_of_all_layers_times_the_items(objective) -> None:
     model, read = Decoder(CONFIG, seed=1), batch()
     losses = objective(model, read)
+    count = int(losses.count)
     routers = model.trunk(read["input_ids"]).routers
     plain = objective(Decoder(CONFIG.changed(moe=replace(MOE, balance_weight=0.0, z_weight=0.0)), seed=1), read)
     balance, z = (sum(float(getattr(router, which)) for router in routers) / 2 for which in ("balance", "z"))
-    assert float(losses.total) == pytest.approx(
-        float(plain.total) + losses.count * (0.5 * balance + 0.25 * z), rel=1e-5
-    )
-    assert float(losses.stats["router_balance"]) == pytest.approx(balance * losses.count, rel=1e-5)
-    assert losses.count == 4 * 32 - 5
+    assert float(losses.total) == pytest.approx(float(plain.total) + count * (0.5 * balance + 0.25 * z), rel=1e-5)
+    assert float(losses.stats["router_balance"]) == pytest.approx(balance * count, rel=1e-5)
+    assert count == 4 * 32 - 5
 
 
 def test_the_parts_of_ranks_sum_to_what_one_rank_finds() -> None:

@@ -66,7 +66,7 @@ class Backend:
         return self.device != "cpu"
 
 
-def choose_backend(settings: LoopSettings, total_flops: float, device: torch.device) -> Backend:
+def choose_backend(settings: LoopSettings, total_flops: float, device: torch.device = torch.device("cpu")) -> Backend:
     """Decide precision and compilation for a run of `total_flops` floating-point operations on `device`."""
     notes = []
     precision, on_gpu = chosen_precision(settings.precision, device), device.type == "cuda"
