@@ -26,6 +26,7 @@ from diglot.train.device import device_name, device_of, fp32_products
 from diglot.train.types import LoopSettings
 
 Precision = Literal["fp32", "bf16", "fp8"]
+CPU = torch.device("cpu")
 
 # Deliberately rough: the choice to compile must come out the same when a killed run is started again, so it rests on
 # the amount of work and on facts of the machine, never on a measurement.
@@ -66,7 +67,7 @@ class Backend:
         return self.device != "cpu"
 
 
-def choose_backend(settings: LoopSettings, total_flops: float, device: torch.device = torch.device("cpu")) -> Backend:
+def choose_backend(settings: LoopSettings, total_flops: float, device: torch.device = CPU) -> Backend:
     """Decide precision and compilation for a run of `total_flops` floating-point operations on `device`."""
     notes = []
     precision, on_gpu = chosen_precision(settings.precision, device), device.type == "cuda"

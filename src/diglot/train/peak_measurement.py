@@ -34,17 +34,18 @@ def measure_peaks(*, width: int | None = None, copied_bytes: int = COPIED_BYTES)
         for num_threads in sorted({1, before, host().num_cores}):
             torch.set_num_threads(num_threads)
             for precision in ("fp32", "bf16") if host().has_native_bf16 else ("fp32",):
-                found.append(_product("cpu", precision, width or CPU_WIDTH, num_threads))
+                found.append(measure_product("cpu", precision, width or CPU_WIDTH, num_threads))
             found.append(_copy("cpu", copied_bytes, num_threads))
     finally:
         torch.set_num_threads(before)
     if torch.cuda.is_available():
-        found += [_product("cuda", precision, width or CUDA_WIDTH, None) for precision in ("fp32", "bf16")]
+        found += [measure_product("cuda", precision, width or CUDA_WIDTH, None) for precision in ("fp32", "bf16")]
         found.append(_copy("cuda", copied_bytes, None))
     return found
 
 
-def _product(device: str, precision: str, width: int, num_threads: int | None) -> Peak:
+def measure_product(device: str, precision: str, width: int, num_threads: int | None) -> Peak:
+    """Products of two matrices of `width` x `width`."""
     left, right = (torch.randn(width, width, device=device).to(DTYPES[precision]) for _ in range(2))
     result = torch.empty_like(left)
     seconds = _times(lambda: torch.mm(left, right, out=result), device)
