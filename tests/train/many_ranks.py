@@ -5,6 +5,7 @@ torchrun --nproc-per-node N many_ranks.py OUT [setting=value ...]
     optimizer, shape, compile, every (training steps between checkpoints)    of the run
     replicate, tensor, context, pipeline, expert                              of the grid of ranks
     only=gradients  and no training
+    bf16=1          the gradients under autocast, with layers gathered as bfloat16
     spiky=1  with a hundredfold loss at some training steps, which a guard skips
     stop=N   rank 1, or the only one, is sent SIGTERM when it has read N microbatches
     die=N    rank 1 dies then, once
@@ -92,11 +93,16 @@ def ragged(batch: Batch) -> Batch:
     return {**batch, "targets": torch.where(kept, batch["targets"], IGNORE)}
 
 
-def write_gradients(out: Path, ranks: Ranks, config: DecoderConfig) -> None:
+def write_gradients(out: Path, ranks: Ranks, config: DecoderConfig, bf16: bool = False) -> None:
     model = Decoder(config, seed=3)
-    shard(model, ranks)
+    shard(model, ranks, gather_bf16=bf16)
+    gathered = set[torch.dtype]()
+    model.layers[0].attention.qkv.register_forward_pre_hook(lambda module, _: gathered.add(module.weight.dtype))
     (batch,) = ranks.rows([ragged(tiny_run.batch_at(0, (5,))[0])])
-    next_token()(model, batch).total.backward()  # type: ignore[no-untyped-call]
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+        total = next_token()(model, batch).total
+    total.backward()  # type: ignore[no-untyped-call]
+    assert gathered == {torch.bfloat16 if bf16 and ranks.count > 1 else torch.float32}
     gradients = {
         name: whole(parameter.grad) for name, parameter in model.named_parameters() if parameter.grad is not None
     }
@@ -109,7 +115,7 @@ def run(out: Path, ranks: Ranks, options: Mapping[str, str]) -> None:
     rank = ranks.launch.rank if ranks.launch else 0
     config = {"odd": ODD, "experts": EXPERTS}.get(options.get("shape", ""), tiny_run.CONFIG)
     parallel = ParallelConfig(**{axis: int(options.get(axis, 1)) for axis in AXES})
-    write_gradients(out, ranks.arranged(parallel), config)
+    write_gradients(out, ranks.arranged(parallel), config, bf16=bool(options.get("bf16")))
     if options.get("only") == "gradients":
         return
     spiky = bool(options.get("spiky"))

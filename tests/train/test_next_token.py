@@ -31,6 +31,13 @@ def chunk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> in
     return int(request.param)
 
 
+@pytest.fixture(params=["cpu", "gpu"], autouse=True)
+def chunk_of(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The way through a chunk that a GPU takes gives the same on a CPU."""
+    if request.param == "gpu":
+        monkeypatch.setattr(module, "_chunk", module._chunk_on_gpu)
+
+
 @pytest.mark.parametrize("z_loss", [0.0, 0.01])
 def test_value_agrees_with_numpy_in_float64(chunk: int, z_loss: float) -> None:
     hidden, weight, targets = case()

@@ -103,6 +103,18 @@ def test_ranks_read_the_same_and_find_the_same(num_ranks: int, options: dict[str
 
 
 @pytest.mark.slow
+def test_layers_gathered_as_bfloat16_have_the_gradients_of_autocast_summed_in_float32(tmp_path: Path) -> None:
+    options = {"only": "gradients", "bf16": 1}
+    gradients, gathered = (
+        load_file(out / "gradients.safetensors")
+        for out in (alone(tmp_path / "one", **options), trained(2, tmp_path / "two", **options))
+    )
+    for name, gradient in gradients.items():
+        assert gathered[name].dtype == torch.float32
+        assert (gathered[name] - gradient).norm() < 0.01 * gradient.norm(), name
+
+
+@pytest.mark.slow
 def test_the_guard_skips_the_same_training_steps_on_every_rank(tmp_path: Path) -> None:
     one, two = alone(tmp_path / "one", spiky=1), trained(2, tmp_path / "two", spiky=1)
     skipped = [

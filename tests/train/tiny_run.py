@@ -95,10 +95,11 @@ def run(
     parallel: ParallelConfig | None = None,
     config: DecoderConfig = CONFIG,
     evaluation: Evaluation | None = None,
+    device: torch.device | None = None,
     **changes: Any,
 ) -> TrainReport:
     """Train, save the model, and return the report; `changes` are settings of the loop."""
-    model = Decoder(config, seed=3)
+    model = Decoder(config, seed=3).to(device)
     ranks = ranks.arranged(parallel or ParallelConfig())
     shard(model, ranks)
     report = train(
