@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--out", type=Path, help="a JSON file, written after each case")
     parser.add_argument("--dry-run", action="store_true", help="on the CPU with a tiny shape, nothing compiled")
     parser.add_argument("--budget-s", type=float, default=BUDGET_S)
-    parser.add_argument("--case", help="run this one here, and print its row as JSON")
+    parser.add_argument("--case", choices=[case.name for case in CASES], help="run this one here; its row as JSON")
     asked = parser.parse_args(arguments)
     if asked.case:
         row = measured(next(case for case in CASES if case.name == asked.case))
@@ -134,7 +134,12 @@ def in_a_process(case: Case, timeout_s: float) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.pretrain_gpu", "--case", case.name]
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=timeout_s, env={**ENVIRONMENT, **os.environ}
+            command,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            cwd=Path(__file__).resolve().parents[1],
+            env={**ENVIRONMENT, **os.environ},
         )
     except subprocess.TimeoutExpired:
         return {"outcome": f"not finished in {timeout_s:.0f} s"}

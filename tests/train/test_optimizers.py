@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from diglot.core.errors import ConfigError, InputError
+from diglot.model.accounting import optimizer_bytes, parameter_counts
 from diglot.model.decoder import Decoder, DecoderConfig
 from diglot.train.muon import Muon, MuonMatrix, orthogonalise
 from diglot.train.optimizers import Optimizer, OptimizerConfig
 
 CONFIG = DecoderConfig(vocab_size=30, d_model=16, num_layers=2, num_heads=2, num_kv_heads=1, head_dim=8, ffn_dim=24)
+
+
+WIDE = replace(CONFIG, d_model=64, ffn_dim=96)  # most matrices have the 4,096 numbers that moments of 8 bits need
+LARGE = replace(CONFIG, d_model=256, ffn_dim=512, vocab_size=512)
 
 
 def gradients(model: Decoder, seed: int) -> None:
@@ -139,10 +146,49 @@ def test_muon_takes_the_matrices_of_the_layers_and_adamw_the_rest() -> None:
     assert not set(by_muon) & set(optimizer.adamw.state["first_moment"])
 
 
-@pytest.mark.parametrize("kind", ["adamw", "muon", "adafactor"])
+def test_8_bit_moments_move_weights_nearly_as_those_of_32_do() -> None:
+    exact, rough = Decoder(WIDE), Decoder(WIDE)
+    start = {name: parameter.detach().clone() for name, parameter in exact.named_parameters()}
+    config = {"weight_decay": 0.1, "embed_lr_ratio": 3.0, "head_lr_ratio": 0.5}
+    optimizers = [
+        Optimizer(model, OptimizerConfig(kind=kind, **config))  # type: ignore[arg-type]
+        for model, kind in ((exact, "adamw"), (rough, "adamw8bit"))
+    ]
+    for seed in range(20):
+        for model, optimizer in zip((exact, rough), optimizers, strict=True):
+            gradients(model, seed)
+            optimizer.step(1e-3)
+    for (name, ours), theirs in zip(rough.named_parameters(), exact.parameters(), strict=True):
+        moved = theirs - start[name]
+        small = name == "embed.weight" or ours.numel() < 4096
+        limit = 1e-4 if small else 0.05  # those small ones keep moments of 32 bits
+        assert (ours - theirs).norm() < limit * moved.norm(), name
+        assert small or not torch.equal(ours, theirs), name
+
+
+def test_8_bit_moments_take_the_memory_that_the_plan_says() -> None:
+    state = Optimizer(Decoder(LARGE), OptimizerConfig(kind="adamw8bit")).state()
+    assert state["adamw8bit.layers.0.ffn.down.weight.first_moment.codes"].dtype == torch.uint8
+    num_bytes = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+    predicted = optimizer_bytes(LARGE, "adamw8bit") * parameter_counts(LARGE).total
+    assert num_bytes == pytest.approx(predicted, rel=0.02)
+    assert predicted < 0.4 * optimizer_bytes(LARGE, "adamw") * parameter_counts(LARGE).total
+
+
+def test_8_bit_moments_are_refused_where_ranks_divide_weights() -> None:
+    class Divided(torch.nn.Parameter):
+        def to_local(self) -> None: ...
+
+    model = Decoder(WIDE)
+    model.lm_head.weight = Divided(model.lm_head.weight.detach())
+    with pytest.raises(ConfigError, match="one rank only"):
+        Optimizer(model, OptimizerConfig(kind="adamw8bit"))
+
+
+@pytest.mark.parametrize("kind", ["adamw", "adamw8bit", "muon", "adafactor"])
 def test_a_restored_state_continues_bit_for_bit(kind: str) -> None:
     config = OptimizerConfig(kind=kind)  # type: ignore[arg-type]
-    one, two = Decoder(CONFIG), Decoder(CONFIG)
+    one, two = Decoder(WIDE), Decoder(WIDE)
     first = Optimizer(one, config)
     for seed in range(3):
         gradients(one, seed)

@@ -25,6 +25,7 @@ from diglot.train.objectives.next_token import next_token
 from diglot.train.types import ItemLosses, Objective
 
 PROGRAM = Path(tiny_run.__file__)
+WIDE = replace(tiny_run.CONFIG, ffn_dim=128)  # two matrices of a layer have enough numbers for moments of 8 bits
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +75,17 @@ def test_a_run_whose_optimizer_goes_on_through_phases_resumes_at_the_border_too(
             shutil.rmtree(checkpoint.path)
     tiny_run.run(broken, run_phases=tiny_run.phases(reset=False))
     same_result(whole, broken)
+
+
+def test_8_bit_moments_are_part_of_a_checkpoint(tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    wide: dict[str, Any] = {"config": WIDE, "run_phases": tiny_run.phases(kind="adamw8bit", reset=False)}
+    tiny_run.run(whole, **wide)
+    stop_after(broken, 12, **wide)
+    assert tiny_run.run(broken, **wide).resumed_from is not None
+    same_result(whole, broken)
+    codes = [name for name in checkpoints(whole / "checkpoints")[-1].tensors() if name.endswith(".codes")]
+    assert len(codes) == 2 * 2 * len(WIDE.heads), "of both moments of two matrices in each layer"
 
 
 def test_a_phase_that_goes_on_with_the_state_takes_its_own_settings(tmp_path: Path) -> None:
