@@ -15,7 +15,7 @@ torchrun --nproc-per-node N many_ranks.py OUT [setting=value ...]
     evaluate=1  bits per byte on some documents at every fourth training step
 
 Every rank writes OUT/rows.<rank>.jsonl: a line of the rows with a target of each microbatch it read. Before training,
-OUT/gradients.safetensors has the gradients of the summed loss of one microbatch, gathered.
+OUT/gradients.safetensors has the gradients of the summed loss of two unequal microbatches, gathered.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +47,12 @@ from diglot.model.decoder import Decoder, DecoderConfig
 from diglot.train import loop
 from diglot.train.clock import STOP, Clock
 from diglot.train.loop import IGNORE, Batch, ItemLosses
+from diglot.train.microbatches import OneByOne
 from diglot.train.objectives.next_token import next_token
 from diglot.train.parallel.config import ParallelConfig
+from diglot.train.parallel.pipeline import Pipelined
 from diglot.train.parallel.ranks import ALONE, Ranks, joined
-from diglot.train.parallel.sharding import shard, whole
+from diglot.train.parallel.sharding import gathered, shard
 from diglot.train.types import Evaluation
 
 AXES = ("replicate", "tensor", "context", "pipeline", "expert")
@@ -96,16 +99,22 @@ def ragged(batch: Batch) -> Batch:
 def write_gradients(out: Path, ranks: Ranks, config: DecoderConfig, bf16: bool = False) -> None:
     model = Decoder(config, seed=3)
     shard(model, ranks, gather_bf16=bf16)
-    gathered = set[torch.dtype]()
-    model.layers[0].attention.qkv.register_forward_pre_hook(lambda module, _: gathered.add(module.weight.dtype))
-    (batch,) = ranks.rows([ragged(tiny_run.batch_at(0, (5,))[0])])
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-        total = next_token()(model, batch).total
-    total.backward()  # type: ignore[no-untyped-call]
-    assert gathered == {torch.bfloat16 if bf16 and ranks.count > 1 else torch.float32}
-    gradients = {
-        name: whole(parameter.grad) for name, parameter in model.named_parameters() if parameter.grad is not None
-    }
+    dtypes = set[torch.dtype]()
+    first = next(layer for layer in model.layers if layer is not None)
+    first.attention.qkv.register_forward_pre_hook(lambda module, _: dtypes.add(module.weight.dtype))
+    batches = ranks.rows([ragged(batch) for batch in tiny_run.batch_at(0, (3, 2))])
+
+    def losses(part: Decoder, batch: Batch) -> ItemLosses:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+            return next_token()(part, batch)
+
+    is_divided = ranks.grid is not None and ranks.grid.shape.pipeline > 1
+    microbatches = Pipelined(model, losses, ranks) if is_divided else OneByOne(partial(losses, model))
+    list(microbatches.run(batches))
+    assert dtypes == {torch.bfloat16 if bf16 and ranks.count > 1 else torch.float32}
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    if ranks.grid is not None:
+        gradients = dict(gathered(gradients, ranks))
     if ranks.is_main:
         save_file(gradients, out / "gradients.safetensors")
 

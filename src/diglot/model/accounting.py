@@ -47,9 +47,13 @@ def train_flops_per_token(config: DecoderConfig, sequence_length: int) -> float:
     matrices, pairs = config.vocab_size * config.d_model, 0.0
     for index in range(config.num_layers):
         matrices += _layer_matrices(config, index)
-        window = config.sliding_window if config.slides[index] else None
-        pairs += 12 * _mean_sight(sequence_length, window) * config.heads[index] * config.head_dim
+        pairs += _layer_pairs(config, index, sequence_length)
     return float(6 * matrices + pairs)
+
+
+def layer_flops_per_token(config: DecoderConfig, index: int, sequence_length: int) -> float:
+    """The part of one layer in `train_flops_per_token`."""
+    return 6 * _layer_matrices(config, index) + _layer_pairs(config, index, sequence_length)
 
 
 @dataclass(frozen=True)
@@ -159,6 +163,12 @@ def _layer_matrices(config: DecoderConfig, index: int) -> int:
     moe = config.moe
     assert moe is not None
     return attention + D * moe.num_experts + 3 * D * (moe.top_k * moe.expert_dim + moe.shared_dim) + D * moe.shared_gate
+
+
+def _layer_pairs(config: DecoderConfig, index: int, sequence_length: int) -> float:
+    """Operations between tokens to learn from one of them."""
+    window = config.sliding_window if config.slides[index] else None
+    return 12 * _mean_sight(sequence_length, window) * config.heads[index] * config.head_dim
 
 
 def _mean_sight(sequence_length: int, window: int | None) -> float:

@@ -78,10 +78,20 @@ class Layer(nn.Module):
 
 
 class LayerList(nn.ModuleList):
-    """A list of layers that says so to the type checker."""
+    """A list of layers that says so to the type checker, and can do without some of them."""
 
     def __iter__(self) -> Iterator[Layer]:
         return super().__iter__()  # type: ignore[return-value]
+
+    def numbered(self) -> Iterator[tuple[int, Layer]]:
+        """Each layer that is here, with its number in the whole model."""
+        for name, layer in self.named_children():
+            yield int(name), layer  # type: ignore[misc]
+
+    def keep(self, numbers: range) -> None:
+        """Forget all other layers. Those that stay keep their numbers, also in the names of their weights."""
+        for number in [number for number, _ in self.numbered() if number not in numbers]:
+            del self._modules[str(number)]
 
 
 class Decoder(nn.Module):
@@ -95,6 +105,8 @@ class Decoder(nn.Module):
 
     sum_over_ranks: adds a tensor, in place, over the ranks that read other tokens of the same microbatch; for losses
         that see a microbatch as a whole. None where this process reads all of it.
+    is_last_stage: false for the first part of a model whose layers are divided (`train/parallel/stages.py`): its
+        `trunk(...).hidden` is what the next part begins with.
     """
 
     rope_cos: Tensor
@@ -106,6 +118,7 @@ class Decoder(nn.Module):
         self.recompute_every = 0
         self.attention_backend: Backend = "auto"
         self.sum_over_ranks: Callable[[Tensor], None] | None = None
+        self.is_last_stage = True
         self.embed = nn.Embedding(config.vocab_size, config.d_model)
         self.layers = LayerList(Layer(config, index) for index in range(config.num_layers))
         self.norm = RMSNorm.of_width(config)
@@ -211,7 +224,7 @@ class Decoder(nn.Module):
         sight = Sight(start, T, x_BTD.device, document_ids_BT, seen, prefix_lengths_B, bidirectional)
         views = self._views(sight, positions_BT)
         states, routers = [x_BTD], []
-        for index, layer in enumerate(self.layers):
+        for index, layer in self.layers.numbered():
             rope, mask = views[self.config.slides[index]]
             layer_cache = cache.layers[index] if cache is not None else None
             if self._recomputes(index, cache):
@@ -224,9 +237,7 @@ class Decoder(nn.Module):
                 routers.append(router)
         if cache is not None:
             cache.length += T
-        hidden = self.norm(x_BTD)
-        if self.config.mup_base_d_model:
-            hidden = hidden / self.config.width_multiplier
+        hidden = self._final(x_BTD) if self.is_last_stage else x_BTD
         return Trunk(hidden, tuple(states) if return_states else None, tuple(routers))
 
     def _embedded(self, input_ids_BT: Tensor | None) -> Tensor:
@@ -234,6 +245,10 @@ class Decoder(nn.Module):
         scale = self.config.embed_scale
         # Rounded to the weights' precision first, as Gemma's own code has it.
         return x_BTD if scale == 1 else x_BTD * torch.tensor(scale, dtype=x_BTD.dtype, device=x_BTD.device)
+
+    def _final(self, x_BTD: Tensor) -> Tensor:
+        hidden: Tensor = self.norm(x_BTD)
+        return hidden / self.config.width_multiplier if self.config.mup_base_d_model else hidden
 
     def _views(self, sight: Sight, positions_BT: Tensor | None) -> dict[bool, tuple[Rope, Mask]]:
         """Angles and mask of sliding layers (True) and of the others (False), each made once."""

@@ -213,8 +213,8 @@ def _wait_for(parts: Future[Any], place: object) -> None:
 def read_state(checkpoint: Checkpoint, prefix: str, like: Mapping[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
     """All tensors of a checkpoint under `prefix`, by the rest of their names.
 
-    Those that `like` has in the same shape are divided as there. The others come without contents (on torch's meta
-    device): they are for the error that names them.
+    Those that `like` has in the same shape are divided as there. Those that another stage of a pipeline has so are left
+    out. The others come without contents (on torch's meta device): they are for the error that names them.
     """
     if ranks.count == 1 and (checkpoint.path / STATE).exists():
         with safe_open(checkpoint.path / STATE, framework="pt") as file:
@@ -236,5 +236,11 @@ def read_state(checkpoint: Checkpoint, prefix: str, like: Mapping[str, Tensor], 
         process_group=ranks.files,
         no_dist=ranks.count == 1,
     )
-    meta = {name: torch.empty(size, device="meta") for name, size in sizes.items() if name not in fitting}
+    anywhere = {name: shape for shapes in ranks.of_each(_shapes(like)) for name, shape in shapes.items()}
+    odd = [name for name in {**anywhere, **sizes} if anywhere.get(name) != sizes.get(name)]
+    meta = {name: torch.empty(sizes.get(name, ()), device="meta") for name in odd if name in sizes or name not in like}
     return {name.removeprefix(prefix): tensor for name, tensor in found.items()} | meta
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}

@@ -38,6 +38,7 @@ from diglot.train.checkpoints import Checkpoint, Counters, Retention, checkpoint
 from diglot.train.clock import SAVE, STOP, Clock
 from diglot.train.device import device_of, on_device
 from diglot.train.log import RUN, TRAIN, TrainLog, read_lines
+from diglot.train.microbatches import Microbatches, OneByOne
 from diglot.train.optimizers import Optimizer
 from diglot.train.parallel.ranks import ALONE, Ranks
 from diglot.train.parallel.sharding import gradient_norm, local, settle
@@ -118,6 +119,7 @@ class _Run:
         flops = self.total_tokens * train_flops_per_token(model.config, length) / ranks.count
         self.device = device_of(model)
         self.backend = self._agreed_backend(flops)
+        self.microbatches = self._ways()
         self.done = Counters(train_steps_done=0, num_tokens=0)
         self.optimizer: Optimizer | None = None
         self.guard = SpikeGuard(settings.spike_guard) if settings.spike_guard else None
@@ -309,13 +311,25 @@ class _Run:
             f": {reads(number - self.starts[index])}" if reads is not None else ""
         )
 
+    def _ways(self) -> Microbatches:
+        if self.ranks.grid is None or self.ranks.grid.shape.pipeline == 1:
+            return OneByOne(lambda batch: self._losses(self.model, batch))
+        # Imports torch's pipelines and the compiler, seconds that no other run need wait for.
+        from diglot.train.parallel.pipeline import Pipelined
+
+        pipelined = Pipelined(self.model, self._losses, self.ranks)
+        for phase in self.phases:
+            pipelined.check(len(phase.batch_at(0)), f"the first training step of phase '{phase.name}'")
+        return pipelined
+
+    def _losses(self, model: Decoder, batch: Batch) -> ItemLosses:
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.backend.autocasts):
+            return self.objective(model, batch)
+
     def _accumulate(self, batches: list[Batch]) -> tuple[list[float], int, dict[str, float]]:
         """The loss of each microbatch of a training step, and the sums of their counts and gradients."""
         found, counts, stats = list[Tensor](), list[int | Tensor](), dict[str, list[Tensor]]()
-        for batch in batches:
-            with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.backend.autocasts):
-                losses = self.objective(self.model, batch)
-            losses.total.backward()  # type: ignore[no-untyped-call]
+        for batch, losses in zip(batches, self.microbatches.run(batches), strict=True):
             found.append(losses.total.detach())
             counts.append(losses.count)
             self.streams.add(batch, losses)
@@ -342,11 +356,12 @@ class _Run:
 
     def _divide_and_clip(self, count: int) -> float:
         """Turn summed gradients into those of the mean loss, clipped; returns the norm before clipping."""
-        grads: list[Tensor] = [p.grad for p in self.model.parameters() if p.grad is not None]
-        norm = gradient_norm(grads, self.ranks) / count
+        grads = {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}
+        copies = self.microbatches.copies
+        norm = gradient_norm([grad for name, grad in grads.items() if name not in copies], self.ranks) / count
         clip = self.settings.clip_norm
         shrink = 1.0 if clip is None or norm <= clip else clip / norm
-        torch._foreach_mul_([local(grad) for grad in grads], shrink / count)
+        torch._foreach_mul_([local(grad) for grad in grads.values()], shrink / count)
         return norm
 
     def _zero_grad(self) -> None:

@@ -126,6 +126,14 @@ class Ranks:
         dist.all_reduce(found, op=dist.ReduceOp.MAX)
         return int(found)
 
+    def of_each(self, value: Result) -> list[Result]:
+        """The value that each rank gave, in the order of ranks."""
+        if self.launch is None:
+            return [value]
+        values: list[Any] = [None] * self.count
+        dist.all_gather_object(values, value, group=self.files)
+        return values
+
     def from_main(self, work: Callable[[], Result]) -> Result:
         """What `work` returns on rank 0, on every rank; what it raises there is raised everywhere."""
         if self.launch is None:

@@ -10,16 +10,18 @@ Parameters are DTensors then, and so is the optimizer's state. `local` and `whol
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from diglot.core.errors import ConfigError
 from diglot.model.decoder import Decoder
 from diglot.train.fp8 import has_fp8_products
 from diglot.train.parallel.ranks import Ranks
+from diglot.train.parallel.stages import keep_stage
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -35,6 +37,7 @@ def shard(model: Decoder, ranks: Ranks, *, gather_bf16: bool = False) -> None:
     if grid is None:
         return
     _refuse_unbuilt(ranks)
+    keep_stage(model, grid)
     if grid.shape.tensor > 1 and has_fp8_products(model):
         raise ConfigError("parallel: tensor divides matrices, and fp8 scales each as a whole. Set tensor: 1 or bf16.")
     from torch.distributed.fsdp import (
@@ -121,11 +124,32 @@ def whole_model(model: Decoder, ranks: Ranks) -> Decoder | None:
     copy = Decoder(model.config, seed=None) if ranks.is_main else None
     targets = dict(copy.named_parameters()) if copy is not None else {}
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            gathered = whole(parameter)
+        for name, tensor in gathered(dict(model.named_parameters()), ranks):
             if name in targets:
-                targets[name].copy_(gathered)
+                targets[name].copy_(tensor)
     return copy
+
+
+def gathered(tensors: Mapping[str, Tensor], ranks: Ranks) -> Iterator[tuple[str, Tensor]]:
+    """Each divided tensor whole, one at a time. Rank 0 gets those of all stages of a pipeline, the others their own."""
+    grid = ranks.grid
+    assert grid is not None
+    stages = range(0, grid.size, grid.size // grid.shape.pipeline)  # the first rank of each
+    sends = grid.rank in stages[1:]
+    if sends:
+        dist.send_object_list([{name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}], dst=0)
+    for name, tensor in tensors.items():
+        found = whole(tensor.detach()).contiguous()
+        if sends:
+            dist.send(found, dst=0)
+        yield name, found
+    for stage in stages[1:] if grid.rank == 0 else ():
+        told: list[Any] = [None]
+        dist.recv_object_list(told, src=stage)
+        for name, (shape, dtype) in told[0].items():
+            received = torch.empty(shape, dtype=dtype, device=grid.device)
+            dist.recv(received, src=stage)
+            yield name, received
 
 
 def _num_copies(tensor: Tensor, ranks: Ranks) -> int:
@@ -142,6 +166,6 @@ def _num_copies(tensor: Tensor, ranks: Ranks) -> int:
 
 def _refuse_unbuilt(ranks: Ranks) -> None:
     assert ranks.grid is not None
-    for axis in ("tensor", "context", "pipeline"):
+    for axis in ("tensor", "context"):
         if getattr(ranks.grid.shape, axis) > 1:
             raise ConfigError(f"parallel: {axis} is not built yet.")
