@@ -15,7 +15,7 @@ torchrun --nproc-per-node N many_ranks.py OUT [setting=value ...]
     evaluate=1  bits per byte on some documents at every fourth training step
 
 Every rank writes OUT/rows.<rank>.jsonl: a line of the rows with a target of each microbatch it read. Before training,
-OUT/gradients.safetensors has the gradients of the summed loss of two unequal microbatches, gathered.
+OUT/gradients.safetensors has the gradients of the summed loss of three unequal microbatches, gathered.
 """
 
 from __future__ import annotations
@@ -89,6 +89,14 @@ HELDOUT = Heldout(
     clusters=[str(i) for i in range(len(LENGTHS))],
 )
 
+# With them, and a layer without experts: what a pipeline sends from stage to stage.
+ROUTERS = replace(
+    tiny_run.CONFIG,
+    num_layers=3,
+    moe=MoEConfig(num_experts=3, top_k=2, expert_dim=12, layers=(True, False, True), balance_weight=0.5, z_weight=0.1),
+)
+SHAPES = {"odd": ODD, "experts": EXPERTS, "routers": ROUTERS}
+
 
 def ragged(batch: Batch) -> Batch:
     """With a number of targets that differs from row to row, from 1 to T."""
@@ -100,9 +108,10 @@ def write_gradients(out: Path, ranks: Ranks, config: DecoderConfig, bf16: bool =
     model = Decoder(config, seed=3)
     shard(model, ranks, gather_bf16=bf16)
     dtypes = set[torch.dtype]()
-    first = next(layer for layer in model.layers if layer is not None)
+    _, first = next(model.layers.numbered())
     first.attention.qkv.register_forward_pre_hook(lambda module, _: dtypes.add(module.weight.dtype))
-    batches = ranks.rows([ragged(batch) for batch in tiny_run.batch_at(0, (3, 2))])
+    split = (3, 2, 1) if config is not ROUTERS else (3, 3)  # a row that a pipeline adds would count in the balance
+    batches = ranks.rows([ragged(batch) for batch in tiny_run.batch_at(0, split)])
 
     def losses(part: Decoder, batch: Batch) -> ItemLosses:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
@@ -122,7 +131,7 @@ def write_gradients(out: Path, ranks: Ranks, config: DecoderConfig, bf16: bool =
 def run(out: Path, ranks: Ranks, options: Mapping[str, str]) -> None:
     torch.set_num_threads(1)
     rank = ranks.launch.rank if ranks.launch else 0
-    config = {"odd": ODD, "experts": EXPERTS}.get(options.get("shape", ""), tiny_run.CONFIG)
+    config = SHAPES.get(options.get("shape", ""), tiny_run.CONFIG)
     parallel = ParallelConfig(**{axis: int(options.get(axis, 1)) for axis in AXES})
     write_gradients(out, ranks.arranged(parallel), config, bf16=bool(options.get("bf16")))
     if options.get("only") == "gradients":

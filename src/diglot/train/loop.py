@@ -42,6 +42,7 @@ from diglot.train.microbatches import Microbatches, OneByOne
 from diglot.train.optimizers import Optimizer
 from diglot.train.parallel.ranks import ALONE, Ranks
 from diglot.train.parallel.sharding import gradient_norm, local, settle
+from diglot.train.parallel.stages import check_microbatches
 from diglot.train.prefetch import Prefetch, checked
 from diglot.train.remote_checkpoints import checkpoint_folder, resumable
 from diglot.train.speed import Speedometer, no_peak
@@ -317,10 +318,10 @@ class _Run:
         # Imports torch's pipelines and the compiler, seconds that no other run need wait for.
         from diglot.train.parallel.pipeline import Pipelined
 
-        pipelined = Pipelined(self.model, self._losses, self.ranks)
         for phase in self.phases:
-            pipelined.check(len(phase.batch_at(0)), f"the first training step of phase '{phase.name}'")
-        return pipelined
+            where = f"the first training step of phase '{phase.name}'"
+            check_microbatches(len(phase.batch_at(0)), self.ranks.grid.shape.pipeline, where)
+        return Pipelined(self.model, self._losses, self.ranks)
 
     def _losses(self, model: Decoder, batch: Batch) -> ItemLosses:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.backend.autocasts):

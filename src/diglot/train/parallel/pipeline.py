@@ -22,12 +22,12 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B
 
-from diglot.core.errors import ConfigError
+from diglot.core.errors import ConfigError, DiglotError
 from diglot.model.decoder import Decoder, Trunk
 from diglot.model.experts import RouterStats
 from diglot.train.parallel.ranks import Ranks
-from diglot.train.parallel.sharding import local, settle
-from diglot.train.parallel.stages import TIED, stage_of
+from diglot.train.parallel.sharding import local
+from diglot.train.parallel.stages import TIED, check_microbatches, stage_of
 from diglot.train.types import IGNORE, Batch, ItemLosses, Objective, RowLosses
 
 
@@ -49,30 +49,24 @@ class Pipelined:
         self._batches: list[Batch] = []
         self._found: list[ItemLosses] = []
 
-    def check(self, num_microbatches: int, where: str) -> None:
-        """Raises ConfigError for fewer microbatches than stages."""
-        if num_microbatches < self.stage.count:
-            raise ConfigError(
-                f"{where} has {num_microbatches} microbatches for {self.stage.count} stages of the pipeline: stages "
-                "would wait for each other all the time. Make microbatch_tokens so small that a training step has at "
-                f"least {self.stage.count} microbatches, better four times as many (of m over p stages, the share "
-                "(p - 1) / (m + p - 1) of the time is lost), or take fewer stages."
-            )
-
     def run(self, batches: Sequence[Batch]) -> list[ItemLosses]:
-        self.check(len(batches), "a training step")
+        check_microbatches(len(batches), self.stage.count, "a training step")
         B, T = (max(batch["input_ids"].shape[axis] for batch in batches) for axis in (0, 1))
         self._batches = [_with_rows(batch, B) for batch in batches]
         self._found = []
-        settle(self.model)
-        self._schedule(len(batches), B, T).step(
-            kwarg_mbs=[{"number": number} for number in range(len(batches))],
-            target_mbs=list(range(len(batches))),
-            return_outputs=False,
-        )
-        if self.stage.count > 1 and self.model.config.tie_embeddings:
+        try:
+            self._schedule(len(batches), B, T).step(
+                kwarg_mbs=[{"number": number} for number in range(len(batches))],
+                target_mbs=list(range(len(batches))),
+                return_outputs=False,
+            )
+        except RuntimeError as error:  # torch's, around ours
+            if isinstance(error.__cause__, DiglotError):
+                raise error.__cause__ from None
+            raise
+        if self.model.config.tie_embeddings:
             self._add_gradient_of_tied()
-        return self._zeros(len(batches)) if not self.stage.is_last else self._of_own_rows(batches)
+        return self._of_own_rows(batches) if self.stage.is_last else self._zeros(len(batches))
 
     def _schedule(self, num_microbatches: int, B: int, T: int) -> Schedule1F1B:
         """Made once for each shape, as its two sides agree on what they send."""

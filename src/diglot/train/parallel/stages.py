@@ -71,6 +71,17 @@ def divided(costs: Sequence[float], num_stages: int) -> list[range]:
     return [range(start, end) for start, end in pairwise(best[len(costs)][1])]
 
 
+def check_microbatches(num_microbatches: int, num_stages: int, where: str) -> None:
+    """Raises ConfigError for fewer microbatches than stages. where: `a training step`, or which."""
+    if num_microbatches < num_stages:
+        raise ConfigError(
+            f"{where} has too few microbatches ({num_microbatches}) for {num_stages} stages of a pipeline, which would "
+            "mostly wait for each other: of m microbatches over p stages, the share (p - 1) / (m + p - 1) of the time "
+            f"is lost. Set microbatch_tokens so small that a training step has at least {num_stages} microbatches, "
+            f"better {4 * num_stages}, or take fewer stages."
+        )
+
+
 def keep_stage(model: Decoder, grid: Grid) -> None:
     """Forget what other stages hold of `model`, which is whole. Nothing happens where there is one stage."""
     if grid.shape.pipeline == 1:
