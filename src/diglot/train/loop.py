@@ -120,7 +120,7 @@ class _Run:
         flops = self.total_tokens * train_flops_per_token(model.config, length) / ranks.count
         self.device = device_of(model)
         self.backend = self._agreed_backend(flops)
-        self.microbatches = self._ways()
+        self.microbatches = self._way_through_microbatches()
         self.done = Counters(train_steps_done=0, num_tokens=0)
         self.optimizer: Optimizer | None = None
         self.guard = SpikeGuard(settings.spike_guard) if settings.spike_guard else None
@@ -312,7 +312,7 @@ class _Run:
             f": {reads(number - self.starts[index])}" if reads is not None else ""
         )
 
-    def _ways(self) -> Microbatches:
+    def _way_through_microbatches(self) -> Microbatches:
         if self.ranks.grid is None or self.ranks.grid.shape.pipeline == 1:
             return OneByOne(lambda batch: self._losses(self.model, batch))
         # Imports torch's pipelines and the compiler, seconds that no other run need wait for.

@@ -1,6 +1,6 @@
 """Microbatches through the stages of a pipeline, by PyTorch's 1F1B schedule.
 
-Shape legend: B sequences, T tokens, D width, R layers with experts so far, E experts.
+Shape legend: B sequences, T tokens, D width, R routers so far, E experts.
 
 A stage sends the next one the hidden states of a microbatch and gets their gradients back. After one forward pass for
 each stage from itself on, it runs backward and forward passes in turn (PipeDream-flush, Narayanan et al. 2021, arXiv
@@ -14,7 +14,7 @@ it: so whatever the objective tells the trunk (documents, positions) is the same
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, cast
 
 import torch
@@ -69,29 +69,17 @@ class Pipelined:
         return self._of_own_rows(batches) if self.stage.is_last else self._zeros(len(batches))
 
     def _schedule(self, num_microbatches: int, B: int, T: int) -> Schedule1F1B:
-        """Made once for each shape, as its two sides agree on what they send."""
+        """Made once for each shape: the two sides of a border agree beforehand on what goes over it."""
         key = (num_microbatches, B, T)
         if key not in self._schedules:
-            config, layers = self.model.config, self.stage.layers
-
-            def sent(num_layers: int) -> tuple[Tensor, ...]:
-                """What goes over the border behind so many layers."""
-                hidden = torch.empty(B, T, config.d_model, device="meta", requires_grad=True)
-                num_routers = sum(config.has_experts[:num_layers]) if config.moe else 0
-                if not num_routers:
-                    return (hidden,)
-                width = 2 + config.moe.num_experts if config.moe else 0
-                return hidden, torch.empty(num_routers, width, device="meta", requires_grad=True)
-
+            layers, loss = self.stage.layers, torch.empty((), device="meta", requires_grad=True)
             stage = _Stage(
-                cast(torch.nn.Module, self.model),
+                self.model,
                 self.stage.number,
                 self.stage.count,
                 self.device,
-                input_args=() if self.stage.is_first else sent(layers.start),
-                output_args=(torch.empty((), device="meta", requires_grad=True),)
-                if self.stage.is_last
-                else sent(layers.stop),
+                input_args=() if self.stage.is_first else self._border(layers.start, B, T),
+                output_args=loss if self.stage.is_last else self._border(layers.stop, B, T),
                 group=self.group,
             )
             stage.work = self._forward
@@ -100,6 +88,14 @@ class Pipelined:
                 stage, num_microbatches, loss_fn=lambda total, _: total, scale_grads=False
             )
         return self._schedules[key]
+
+    def _border(self, num_layers: int, B: int, T: int) -> tuple[Tensor, ...]:
+        """The shapes of what is sent behind so many layers: hidden states and, if there are any, routers."""
+        config = self.model.config
+        shapes: list[tuple[int, ...]] = [(B, T, config.d_model)]
+        if config.moe and (num_routers := sum(config.has_experts[:num_layers])):
+            shapes.append((num_routers, 2 + config.moe.num_experts))
+        return tuple(torch.empty(shape, device="meta", requires_grad=True) for shape in shapes)
 
     def _forward(self, *received: Tensor, number: int) -> Tensor | tuple[Tensor, ...]:
         """This stage's part of the microbatch `number`: what the next stage needs, or the loss."""
@@ -127,7 +123,7 @@ class Pipelined:
         names = self._agree_on_stats({})
         return [ItemLosses(torch.zeros(()), 0, dict.fromkeys(names, torch.zeros(())))] * num_microbatches
 
-    def _agree_on_stats(self, found: Any) -> list[str]:
+    def _agree_on_stats(self, found: Mapping[str, Tensor]) -> list[str]:
         """The names of the stats that the last stage finds; told once to the others."""
         if self.stat_names is None:
             told: list[Any] = [list(found)]
@@ -144,8 +140,8 @@ class Pipelined:
         assert gradient is not None
         own, other = local(gradient), torch.empty_like(local(gradient))
         peer = self.peers[-1 if self.stage.is_first else 0]
-        sends = [dist.P2POp(dist.isend, own, peer, self.group), dist.P2POp(dist.irecv, other, peer, self.group)]
-        for work in dist.batch_isend_irecv(sends):
+        both = [dist.P2POp(dist.isend, own, peer, self.group), dist.P2POp(dist.irecv, other, peer, self.group)]
+        for work in dist.batch_isend_irecv(both):
             work.wait()
         own.add_(other)
 
@@ -190,7 +186,9 @@ class _Part:
         return trunk._replace(routers=tuple(_as_stats(row) for rows in routers_RE for row in rows))
 
     def _leave(self, hidden_BTD: Tensor, routers_RE: list[Tensor]) -> NoReturn:
-        raise _AtTheTrunk((hidden_BTD, torch.cat(routers_RE)) if routers_RE else (hidden_BTD,))
+        sent = (hidden_BTD, torch.cat(routers_RE)) if routers_RE else (hidden_BTD,)
+        assert {tensor.dtype for tensor in sent} == {torch.float32}, "the next stage expects float32"
+        raise _AtTheTrunk(sent)
 
     def hidden(self, *_: Any, **__: Any) -> NoReturn:
         raise ConfigError("an objective in a pipeline asks the model for its trunk, not for hidden or logits of ids.")
