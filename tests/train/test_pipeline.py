@@ -10,10 +10,12 @@ import many_ranks
 import pytest
 import tiny_run
 import torch
+from safetensors.torch import load_file
 from test_ranks import ODD_MUON, alone, same_bytes, same_gradients, same_losses, stopped, torchrun, trained
 
 from diglot.core.errors import ConfigError
 from diglot.model.decoder import Decoder, DecoderConfig
+from diglot.train.checkpoints import checkpoints
 from diglot.train.parallel.config import GridShape
 from diglot.train.parallel.grid import Grid
 from diglot.train.parallel.stages import check_microbatches, divided, keep_stage, stage_of
@@ -142,3 +144,15 @@ def test_a_run_in_stages_goes_on_in_one_process_and_the_other_way_round(
     again = Path(shutil.copytree(stopped_in_stages, tmp_path / "again"))
     same_losses(in_stages, alone(again, **ODD_MUON))
     same_losses(in_stages, trained(2, stopped(1, tmp_path / "one", **ODD_MUON), pipeline=2, **ODD_MUON))
+
+
+@pytest.mark.slow
+def test_every_stage_writes_its_own_tensors_and_a_tied_matrix_is_written_once(in_stages: Path) -> None:
+    newest = checkpoints(in_stages / "checkpoints")[-1]
+    assert newest.damage() is None
+    written = [set(load_file(file)) for file in sorted(newest.path.glob("shard-*.safetensors"))]
+    assert len(written) == 2
+    assert written[0] & written[1] == set()
+    numbers = [{int(name.split(".")[2]) for name in names if name.startswith("model.layers.")} for names in written]
+    assert numbers == [set(stage_of(many_ranks.ODD, grid(rank, 2)).layers) for rank in (0, 1)]
+    assert "model.embed.weight" in written[0] | written[1]

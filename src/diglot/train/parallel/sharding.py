@@ -137,7 +137,8 @@ def gathered(tensors: Mapping[str, Tensor], ranks: Ranks) -> Iterator[tuple[str,
     stages = range(0, grid.size, grid.size // grid.shape.pipeline)  # the first rank of each
     sends = grid.rank in stages[1:]
     if sends:
-        dist.send_object_list([{name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}], dst=0)
+        shapes = {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
+        dist.send_object_list([shapes], dst=0, device=torch.device("cpu"))
     for name, tensor in tensors.items():
         found = whole(tensor.detach()).contiguous()
         if sends:
@@ -145,7 +146,7 @@ def gathered(tensors: Mapping[str, Tensor], ranks: Ranks) -> Iterator[tuple[str,
         yield name, found
     for stage in stages[1:] if grid.rank == 0 else ():
         told: list[Any] = [None]
-        dist.recv_object_list(told, src=stage)
+        dist.recv_object_list(told, src=stage, device=torch.device("cpu"))
         for name, (shape, dtype) in told[0].items():
             received = torch.empty(shape, dtype=dtype, device=grid.device)
             dist.recv(received, src=stage)
