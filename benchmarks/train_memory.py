@@ -103,7 +103,9 @@ def in_processes() -> Iterator[dict[str, Any]]:
 
 
 def measure(case: Case) -> dict[str, int]:
-    small = DecoderConfig(vocab_size=512, d_model=64, num_layers=1, num_heads=1, num_kv_heads=1, head_dim=64, ffn_dim=64)
+    small = DecoderConfig(
+        vocab_size=512, d_model=64, num_layers=1, num_heads=1, num_kv_heads=1, head_dim=64, ffn_dim=64
+    )
     run(Case(config=small, sequence_length=64, microbatch_tokens=128, optimizer=case.optimizer))
     before = forget_peak()
     run(case)
@@ -140,9 +142,7 @@ def run(case: Case) -> None:
     def batch_at(train_step: int) -> list[Batch]:
         generator = torch.Generator().manual_seed(train_step)
         shape = (case.microbatch_tokens // T, T)
-        ids = [
-            torch.randint(case.config.vocab_size, shape, generator=generator) for _ in range(case.num_microbatches)
-        ]
+        ids = [torch.randint(case.config.vocab_size, shape, generator=generator) for _ in range(case.num_microbatches)]
         return [{"input_ids": part, "targets": part} for part in ids]
 
     with tempfile.TemporaryDirectory() as folder:

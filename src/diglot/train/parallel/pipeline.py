@@ -94,7 +94,7 @@ class Pipelined:
         config = self.model.config
         shapes: list[tuple[int, ...]] = [(B, T, config.d_model)]
         if config.moe and (num_routers := sum(config.has_experts[:num_layers])):
-            shapes.append((num_routers, 2 + config.moe.num_experts))
+            shapes.append((num_routers, 2 + 2 * config.moe.num_experts))
         return tuple(torch.empty(shape, device="meta", requires_grad=True) for shape in shapes)
 
     def _forward(self, *received: Tensor, number: int) -> Tensor | tuple[Tensor, ...]:
@@ -197,13 +197,14 @@ class _Part:
 
 
 def _as_row(router: RouterStats) -> Tensor:
-    """[1, 2 + E]: what a router did, to be sent on. Its losses are added up on the last stage, by the objective, and
+    """[1, 2 + 2 E]: what a router did, to be sent on. Its losses are added up on the last stage, by the objective, and
     their gradients come back the way of those of the hidden states."""
-    return torch.cat([torch.stack([router.balance, router.z]), router.load.detach()])[None]
+    return torch.cat([torch.stack([router.balance, router.z]), router.score, router.load.detach()])[None]
 
 
 def _as_stats(row: Tensor) -> RouterStats:
-    return RouterStats(row[0], row[1], row[2:].detach())
+    score, load = row[2:].chunk(2)
+    return RouterStats(row[0], row[1], load.detach(), score)
 
 
 def _with_rows(batch: Batch, B: int) -> Batch:
