@@ -8,7 +8,7 @@ Workload: MAP-Neo's 2B (`map-neo-2b`, published) and a 1B of its proportions (`m
 Compared: ours through `diglot.train.loop.train`: compiled and eager, bf16 and fp8, deterministic (as runs are) and not;
           transformers' LlamaForCausalLM of the same shape (bf16 autocast, SDPA, fused AdamW), compiled and eager.
 Reports:  tokens/s over the five training steps, and of the slowest and the fastest; MFU against the bf16 product peak
-          that the script measures itself, for fp8 too; peak memory beside what `model/accounting.py` predicts.
+          that the script measures itself, for fp8 too; peak memory beside what `train/memory.py` predicts.
 MFU:      FLOPs per token = 6 (matrices of the layers + output matrix) + 12 (T / 2) H Hd per layer, with recomputation
           not counted (`model/accounting.train_flops_per_token`), times tokens/s over the peak.
 Limits:   each case runs in a process of its own, which is ended when its time is over; the most important come first,
@@ -39,14 +39,14 @@ import torch.nn.functional as F
 from diglot.core.errors import ConfigError
 from diglot.core.progress import Progress
 from diglot.core.storage import write_json
-from diglot.model.accounting import FP32_BYTES, parameter_counts, train_flops_per_token, train_memory
+from diglot.model.accounting import parameter_counts, train_flops_per_token
 from diglot.model.config import DecoderConfig
 from diglot.model.decoder import Decoder
 from diglot.model.sizes import ladder_config
 from diglot.train.device import CUBLAS_WORKSPACE
 from diglot.train.fp8 import use_fp8_products
 from diglot.train.loop import Batch, ItemLosses, LoopSettings, Phase, train
-from diglot.train.objectives import next_token as objective_module
+from diglot.train.memory import train_memory
 from diglot.train.objectives.next_token import next_token
 from diglot.train.optimizer_config import OptimizerConfig
 from diglot.train.peak_measurement import CUDA_WIDTH, measure_product
@@ -199,29 +199,25 @@ class Fit:
 def fitting(shape: DecoderConfig, length: int, device: torch.device) -> Fit:
     """The largest microbatch with the least recomputation that should leave a tenth of the memory free."""
     if device.type != "cuda":
-        return Fit(4 * length, 2 * length, 0, predicted_bytes(shape, length, 2 * length, 0))
+        return Fit(4 * length, 2 * length, 0, predicted_bytes(shape, 2 * length, 0))
     total = torch.cuda.get_device_properties(device).total_memory
     tries = [(16_384, 0), (8192, 0), (8192, 4), (8192, 3), (8192, 2), (8192, 1)]
     for microbatch, every in tries:
-        needed = predicted_bytes(shape, length, microbatch, every)
+        needed = predicted_bytes(shape, microbatch, every)
         if needed < 0.9 * total:
             break
     return Fit(TOKENS_PER_STEP, microbatch, every, needed)
 
 
-def predicted_bytes(shape: DecoderConfig, length: int, microbatch_tokens: int, recompute_every: int) -> int:
-    """`train_memory`, and beside it what the output matrix needs: a chunk of logits (float32 twice, bfloat16 once), the
-    matrix in bfloat16, and its gradient twice in float32."""
-    memory = train_memory(
+def predicted_bytes(shape: DecoderConfig, microbatch_tokens: int, recompute_every: int) -> int:
+    return train_memory(
         shape,
         microbatch_tokens=microbatch_tokens,
-        sequence_length=length,
+        num_microbatches=2,
         bf16=True,
         recompute_every=recompute_every,
-    )
-    rows = min(microbatch_tokens, objective_module.CHUNK_LOGITS_ON_A_GPU // shape.vocab_size)
-    head = 10 * rows * shape.vocab_size + (2 + 2 * FP32_BYTES) * shape.vocab_size * shape.d_model
-    return memory.total + head
+        on_gpu=True,
+    ).peak
 
 
 def batches(shape: DecoderConfig, length: int, fit: Fit, train_step: int) -> list[Batch]:

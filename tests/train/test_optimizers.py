@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from diglot.core.errors import ConfigError, InputError
-from diglot.model.accounting import optimizer_bytes, parameter_counts
+from diglot.model.accounting import parameter_counts
 from diglot.model.decoder import Decoder, DecoderConfig
+from diglot.train.memory import optimizer_bytes
 from diglot.train.muon import Muon, MuonMatrix, orthogonalise
 from diglot.train.optimizers import Optimizer, OptimizerConfig
 

@@ -1,4 +1,4 @@
-"""What a shape costs before anything is built: parameters, floating-point operations and memory.
+"""What a shape costs before anything is built: parameters, floating-point operations and activations.
 
 Shape legend: D width, H query heads, KV key and value heads, Hd head width, F feed-forward width, V vocabulary.
 """
@@ -6,13 +6,11 @@ Shape legend: D width, H query heads, KV key and value heads, Hd head width, F f
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from diglot.model.config import DecoderConfig
 from diglot.model.sizes import SIZES, ladder_config
 
 FP32_BYTES, BF16_BYTES = 4, 2
-EIGHT_BIT_BLOCK = 256  # numbers that share a scale in AdamW's 8-bit moments
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,7 @@ class ParameterCounts:
 
 def parameter_counts(config: DecoderConfig) -> ParameterCounts:
     """How many numbers a decoder of this shape learns."""
-    layers = [_layer_counts(config, index) for index in range(config.num_layers)]
+    layers = [layer_parameters(config, index) for index in range(config.num_layers)]
     without = sum(held for held, _ in layers) + config.d_model
     embeddings = config.vocab_size * config.d_model * (1 if config.tie_embeddings else 2)
     active = sum(used for _, used in layers) + config.d_model + embeddings
@@ -56,69 +54,24 @@ def layer_flops_per_token(config: DecoderConfig, index: int, sequence_length: in
     return 6 * _layer_matrices(config, index) + _layer_pairs(config, index, sequence_length)
 
 
-@dataclass(frozen=True)
-class TrainMemory:
-    """Bytes that training holds on one rank."""
-
-    weights: int
-    gradients: int
-    optimizer: int
-    activations: int
-
-    @property
-    def total(self) -> int:
-        return self.weights + self.gradients + self.optimizer + self.activations
-
-
-def train_memory(
-    config: DecoderConfig,
-    *,
-    microbatch_tokens: int,
-    sequence_length: int,
-    num_ranks: int = 1,
-    bf16: bool = False,
-    recompute_every: int = 0,
-    optimizer_bytes: float = 2 * FP32_BYTES,
-) -> TrainMemory:
-    """Memory of one rank while it trains, without the allocator's rounding and the libraries themselves.
-
-    Weights, gradients and optimizer state are float32 and divided over the ranks, as FSDP2's full sharding does;
-    activations belong to the microbatch that the rank reads.
-
-    Args:
-        optimizer_bytes: of state for one parameter, in the mean: 8 for AdamW's two moments, 4 where Muon keeps one.
-        recompute_every: as `Decoder.recompute_every`: of such a layer only its input is kept, and one layer's
-            activations exist while it is computed again.
-    """
-    share = -(-parameter_counts(config).total // num_ranks)
-    activations = activation_bytes(
-        config, microbatch_tokens, sequence_length=sequence_length, bf16=bf16, recompute_every=recompute_every
-    )
-    return TrainMemory(share * FP32_BYTES, share * FP32_BYTES, round(share * optimizer_bytes), activations)
-
-
 def activation_bytes(
     config: DecoderConfig,
     microbatch_tokens: int,
     *,
-    sequence_length: int,
     bf16: bool = False,
     recompute_every: int = 0,
-) -> int:
-    """What the layers keep of a microbatch for their backward pass; `tests/model/test_accounting.py` holds it to it.
+) -> list[int]:
+    """What each layer keeps of a microbatch for the backward pass; `tests/model/test_accounting.py` holds it to it.
 
-    The logits are not in it: `linear_cross_entropy` makes them in chunks. Under bfloat16 autocast this is an estimate:
-    norms keep float32, and what products and attention read takes two bytes.
+    Of a layer that is computed again, its input. Under bfloat16 autocast this is an estimate: norms keep float32, and
+    what products and attention read takes two bytes.
     """
-    kept = [_layer_activations(config, index, bf16) * microbatch_tokens for index in range(config.num_layers)]
+    kept = [layer_activation_bytes(config, index, bf16) * microbatch_tokens for index in range(config.num_layers)]
     stream = FP32_BYTES * config.d_model * microbatch_tokens
-    again = kept[::recompute_every] if recompute_every else []
-    once = sum(kept) - sum(again) + stream * len(again)
-    final_norm = 2 * stream
-    return once + max(again, default=0) + final_norm
+    return [stream if recompute_every and i % recompute_every == 0 else found for i, found in enumerate(kept)]
 
 
-def _layer_activations(config: DecoderConfig, index: int, bf16: bool) -> int:
+def layer_activation_bytes(config: DecoderConfig, index: int, bf16: bool) -> int:
     """Bytes of one token in one layer, term by term as `model/decoder.py` computes them."""
     D, H, KV, Hd = config.d_model, config.heads[index], config.kv_heads[index], config.head_dim
     small = BF16_BYTES if bf16 else FP32_BYTES
@@ -137,7 +90,7 @@ def _layer_activations(config: DecoderConfig, index: int, bf16: bool) -> int:
     return attention + feed_forward + copies + small * 4 * moe.shared_dim + 3 * FP32_BYTES * moe.num_experts
 
 
-def _layer_counts(config: DecoderConfig, index: int) -> tuple[int, int]:
+def layer_parameters(config: DecoderConfig, index: int) -> tuple[int, int]:
     """Parameters of a layer: all, and those that one token uses."""
     D, H, KV, Hd = config.d_model, config.heads[index], config.kv_heads[index], config.head_dim
     inner, F = (H + 2 * KV) * Hd, config.ffn_dims[index]
@@ -195,52 +148,6 @@ def size_lines(config: DecoderConfig, sequence_length: int, *, knows_vocabulary:
     ]
 
 
-def memory_line(
-    config: DecoderConfig,
-    microbatch_tokens: int,
-    sequence_length: int,
-    *,
-    optimizer: Literal["adamw", "adamw8bit", "muon", "adafactor"] = "adamw",
-    bf16: bool = False,
-    recompute_every: int = 0,
-) -> str:
-    """What `diglot plan` says of one rank's memory."""
-    memory = train_memory(
-        config,
-        microbatch_tokens=microbatch_tokens,
-        sequence_length=sequence_length,
-        bf16=bf16,
-        recompute_every=recompute_every,
-        optimizer_bytes=optimizer_bytes(config, optimizer),
-    )
-    return (
-        f"memory of one rank: {spoken(memory.total)}B for weights {spoken(memory.weights)}B, gradients "
-        f"{spoken(memory.gradients)}B, optimizer {spoken(memory.optimizer)}B, activations of {microbatch_tokens:,} "
-        f"tokens {spoken(memory.activations)}B; full sharding divides all but the last by the ranks"
-    )
-
-
-def optimizer_bytes(config: DecoderConfig, optimizer: Literal["adamw", "adamw8bit", "muon", "adafactor"]) -> float:
-    """Of state for one parameter, in the mean."""
-    if optimizer == "muon":
-        return _muon_bytes(config)
-    if optimizer == "adamw8bit":
-        embeddings = config.vocab_size * config.d_model / parameter_counts(config).total
-        return 2 * (FP32_BYTES * embeddings + (1 + FP32_BYTES / EIGHT_BIT_BLOCK) * (1 - embeddings))
-    # Adafactor keeps a number for each row and column: far below a byte for a parameter.
-    return {"adamw": 2.0 * FP32_BYTES, "adafactor": 0.0}[optimizer]
-
-
-def _muon_bytes(config: DecoderConfig) -> float:
-    """Of state for one parameter, in the mean: one moment in the layers, AdamW's two of embeddings and experts.
-
-    Norms, biases and routers, too few to matter, are counted with the layers.
-    """
-    counts, moe = parameter_counts(config), config.moe
-    experts = 0 if moe is None else sum(config.has_experts) * moe.num_experts * 3 * config.d_model * moe.expert_dim
-    return FP32_BYTES * (2 - (counts.without_embeddings - experts) / counts.total)
-
-
 def counted(number: float) -> str:
     """Parameters as the field counts them: 7.79 B, 16.2 M."""
     return spoken(number).replace("G", "B")
@@ -290,15 +197,14 @@ def size_table(vocab_size: int | None = None, sequence_length: int | None = None
     for name, size in SIZES.items():
         config = ladder_config(name, vocab_size=vocab_size)
         length = min(sequence_length or config.max_seq_len, config.max_seq_len)
-        memory = train_memory(config, microbatch_tokens=0, sequence_length=length)
         rows.append(
             SizeRow(
                 name=name,
                 config=config,
                 parameters=parameter_counts(config),
                 train_flops_per_token=train_flops_per_token(config, length),
-                weight_bytes=memory.weights,
-                train_bytes=memory.total,
+                weight_bytes=FP32_BYTES * parameter_counts(config).total,
+                train_bytes=4 * FP32_BYTES * parameter_counts(config).total,
                 origin=size.origin,
             )
         )

@@ -15,12 +15,13 @@ from pydantic import BeforeValidator
 
 from diglot.core.errors import ConfigError, InputError
 from diglot.core.storage import read_json, write_json
-from diglot.model.accounting import memory_line, parameter_counts, size_lines, train_flops_per_token
+from diglot.model.accounting import parameter_counts, size_lines, train_flops_per_token
 from diglot.model.config import DecoderConfig, InitConfig
 from diglot.model.huggingface.config import decoder_config
 from diglot.model.sizes import ModelConfig
 from diglot.steps.context import Planned, StepContext, StepKind, input_step, runtime
 from diglot.train.loggers import check_loggers
+from diglot.train.memory import memory_line, train_memory
 from diglot.train.mixture_table import MixtureRow, mixture_lines, mixture_rows
 from diglot.train.optimizer_config import OptimizerConfig
 from diglot.train.order import DataOrder, PhaseMix, plan_order
@@ -387,15 +388,16 @@ def _model_lines(planned: Planned) -> list[str]:
     if vocab_size is None:
         return lines
     largest = max(stretch.tokens for phase in config.phases for stretch in phase.stretches)
-    memory = memory_line(
+    microbatch_tokens = min(config.microbatch_tokens or largest, largest)
+    memory = train_memory(
         shape,
-        min(config.microbatch_tokens or 2**62, largest),
-        config.longest,
+        microbatch_tokens=microbatch_tokens,
+        num_microbatches=-(-largest // microbatch_tokens),
         optimizer=config.optimizer.kind,
         bf16=config.precision in ("bf16", "fp8"),
         recompute_every=config.recompute_every,
     )
-    return [*lines, memory]
+    return [*lines, memory_line(memory, microbatch_tokens)]
 
 
 def _mixture_rows(planned: Planned) -> list[MixtureRow] | None:

@@ -7,6 +7,8 @@ from typing import Literal
 
 from diglot.core.errors import ConfigError
 
+Kind = Literal["adamw", "adamw8bit", "muon", "adafactor"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
@@ -26,7 +28,7 @@ class OptimizerConfig:
     muon_iterations: Newton-Schulz iterations; 5 bring the singular values near enough to 1.
     """
 
-    kind: Literal["adamw", "adamw8bit", "muon", "adafactor"] = "adamw"
+    kind: Kind = "adamw"
     beta1: float = 0.9
     beta2: float = 0.95
     eps: float = 1e-8

@@ -19,13 +19,9 @@ import torch
 from torch import Tensor
 
 from diglot.model.decoder import Decoder
+from diglot.train.memory import CHUNK_LOGITS, CHUNK_LOGITS_ON_A_GPU
 from diglot.train.objectives.router import with_router_losses
 from diglot.train.types import IGNORE, Batch, ItemLosses, Objective, RowLosses
-
-CHUNK_LOGITS = 2**21  # 8 MB of float32: what a core's share of the last-level cache holds
-# 4,096 rows of a vocabulary of 64k, about 2.7 GB while a chunk is worked on. Each chunk reads and writes the gradient
-# of the whole output matrix once: for fewer rows that would take longer than the products.
-CHUNK_LOGITS_ON_A_GPU = 2**28
 
 
 def next_token(*, z_loss: float = 0.0) -> Objective:
