@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,17 +19,22 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from diglot.core.errors import ConfigError
 from diglot.core.launch import Launch
+from diglot.core.peaks import Peak, save_peaks
+from diglot.core.storage import read_json
 from diglot.model.config import MoEConfig
 from diglot.model.decoder import Decoder, DecoderConfig
 from diglot.train import backend as backend_module
 from diglot.train import device as device_module
-from diglot.train.backend import check_can, choose_backend, chosen_precision
+from diglot.train import loop
+from diglot.train.backend import Backend, agreed_backend, choose_backend, chosen_precision
 from diglot.train.device import CUBLAS_WORKSPACE, chosen_device, fp32_products, on_device
+from diglot.train.log import read_lines
 from diglot.train.objectives.dpo import dpo_objective
 from diglot.train.objectives.next_token import _LinearCrossEntropy, next_token
 from diglot.train.objectives.sft import sft
 from diglot.train.optimizers import Optimizer, OptimizerConfig
 from diglot.train.parallel.ranks import Ranks
+from diglot.train.speed import Speedometer, no_peak
 from diglot.train.types import Objective
 
 GPU = torch.device("cuda", 0)
@@ -107,8 +113,52 @@ def test_long_runs_on_a_gpu_are_compiled_without_a_cxx_compiler(monkeypatch: pyt
     assert not choose_backend(auto, 1e18, GPU).compiled
     with pytest.raises(ConfigError, match="Triton"):
         choose_backend(tiny_run.settings(compile="always"), 1e18, GPU)
-    with pytest.raises(ConfigError, match="this rank's machine lacks Triton"):
-        check_can(long)
+
+
+def test_every_rank_does_what_rank_0_decided_with_threads_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    of_rank_0 = Backend("cpu", 64, "bf16", True, True, ())
+    other: Any = SimpleNamespace(is_main=False, from_main=lambda work: of_rank_0)
+    monkeypatch.setattr(backend_module, "host", lambda: SimpleNamespace(cxx_compiler="g++", has_native_bf16=False))
+    found = agreed_backend(tiny_run.settings(num_threads=3), 0.0, torch.device("cpu"), other)
+    assert found == replace(of_rank_0, num_threads=3)
+    monkeypatch.setattr(backend_module, "host", lambda: SimpleNamespace(cxx_compiler=None, has_native_bf16=False))
+    with pytest.raises(ConfigError, match=r"this rank's machine lacks a C\+\+ compiler"):
+        agreed_backend(tiny_run.settings(), 0.0, torch.device("cpu"), other)
+
+
+def test_a_run_on_a_gpu_tells_its_name_and_its_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop's own part: the model stays on the CPU here, and the GPU's functions are stand-ins."""
+    monkeypatch.setenv("DIGLOT_CACHE", str(tmp_path / "cache"))
+    asked = list[str]()
+    monkeypatch.setattr(loop, "agreed_backend", lambda *_: Backend("Some GPU", 1, "fp32", False, True, ()))
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: asked.append("reset"))
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: asked.append("thread"))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 3_200_000_000)
+    save_peaks([peak_of_gpu()])
+    phases = [replace(phase, flops_per_token=1e3) for phase in tiny_run.phases()]
+    report = tiny_run.run(tmp_path, run_phases=phases)
+    assert sorted(asked) == ["reset", "thread"]
+    assert (report.device, report.device_peak_bytes) == ("Some GPU", 3_200_000_000)
+    assert report.peak == "fp32, Some GPU: 1 GFLOP/s (1 to 1, median of 7)"
+    assert report.mfu is not None
+    assert all(line["device_peak_bytes"] == 3_200_000_000 for line in read_lines(tmp_path / "timing.jsonl"))
+    assert read_json(tmp_path / "run.json")["device"] == "Some GPU"
+    speed = Speedometer(None, device_peak_bytes=lambda: 3_200_000_000)
+    assert speed.note().endswith(", 3.2 GB of the GPU")
+    assert "bf16 on Some GPU was measured" in no_peak("bf16", 1, "Some GPU")
+
+
+def peak_of_gpu() -> Peak:
+    return Peak(
+        quantity="product",
+        device="Some GPU",
+        precision="fp32",
+        num_threads=None,
+        median=1e9,
+        low=1e9,
+        high=1e9,
+        num_repeats=7,
+    )
 
 
 def test_fp8_is_told_against_the_peak_of_bf16(monkeypatch: pytest.MonkeyPatch) -> None:

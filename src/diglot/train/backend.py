@@ -13,7 +13,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -23,6 +23,7 @@ from diglot.core.errors import ConfigError
 from diglot.core.hardware import host
 from diglot.model.decoder import Decoder
 from diglot.train.device import device_name, device_of, fp32_products
+from diglot.train.parallel.ranks import Ranks
 from diglot.train.types import LoopSettings
 
 Precision = Literal["fp32", "bf16", "fp8"]
@@ -80,6 +81,23 @@ def choose_backend(settings: LoopSettings, total_flops: float, device: torch.dev
         compiled, why = _choose_compile(settings, total_flops, threads, precision != "fp32")
     notes.append(why)
     return Backend(device_name(device), threads, precision, compiled, settings.deterministic, tuple(notes))
+
+
+def agreed_backend(settings: LoopSettings, total_flops: float, device: torch.device, ranks: Ranks) -> Backend:
+    """`choose_backend` of rank 0 on every rank, so that mixed machines do not train in mixed precision.
+
+    Threads are each rank's own.
+    Raises: ConfigError on a rank whose machine cannot do what rank 0's decided.
+    """
+    chosen = ranks.from_main(lambda: choose_backend(settings, total_flops, device))
+    if ranks.is_main:
+        return chosen
+    missing = _missing_for_triton() if chosen.on_gpu else None if host().cxx_compiler else "a C++ compiler"
+    if chosen.compiled and missing is not None:
+        raise ConfigError(
+            f"rank 0 compiles its layers, and this rank's machine lacks {missing}. Install it, or set compile: never."
+        )
+    return replace(chosen, num_threads=settings.num_threads or torch.get_num_threads())
 
 
 def chosen_precision(setting: Literal["auto", "fp32", "bf16", "fp8"], device: torch.device) -> Precision:
@@ -156,15 +174,6 @@ def _missing_for_triton() -> str | None:
     if not any(map(shutil.which, (os.environ.get("CC") or "gcc", "gcc", "clang"))):
         return "a C compiler (gcc or clang), with which Triton builds its launcher,"
     return None
-
-
-def check_can(backend: Backend) -> None:
-    """What rank 0 decided must be possible on the machine of every rank. Raises ConfigError where it is not."""
-    missing = _missing_for_triton() if backend.on_gpu else None if host().cxx_compiler else "a C++ compiler"
-    if backend.compiled and missing is not None:
-        raise ConfigError(
-            f"rank 0 compiles its layers, and this rank's machine lacks {missing}. Install it, or set compile: never."
-        )
 
 
 @contextlib.contextmanager

@@ -16,7 +16,6 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -32,7 +31,7 @@ from diglot.core.seeds import derive_seed
 from diglot.core.storage import write_json
 from diglot.model.accounting import parameter_counts, train_flops_per_token
 from diglot.model.decoder import Decoder
-from diglot.train.backend import Backend, check_can, choose_backend, prepared, uncompiled
+from diglot.train.backend import agreed_backend, prepared, uncompiled
 from diglot.train.checkpoint_files import CheckpointWriter, read_state
 from diglot.train.checkpoints import Checkpoint, Counters, Retention, checkpoint_name
 from diglot.train.clock import SAVE, STOP, Clock
@@ -119,7 +118,7 @@ class _Run:
         )
         flops = self.total_tokens * train_flops_per_token(model.config, length) / ranks.count
         self.device = device_of(model)
-        self.backend = self._agreed_backend(flops)
+        self.backend = agreed_backend(settings, flops, self.device, ranks)
         self.microbatches = self._way_through_microbatches()
         self.done = Counters(train_steps_done=0, num_tokens=0)
         self.optimizer: Optimizer | None = None
@@ -185,15 +184,6 @@ class _Run:
         self.model.eval()
         seconds = time.perf_counter() - started
         return self._report(seconds, self.done.num_tokens - first_tokens, wait_share)
-
-    def _agreed_backend(self, flops: float) -> Backend:
-        """Rank 0's choice on every rank, so that mixed machines do not train in mixed precision; threads are each
-        rank's own."""
-        chosen = self.ranks.from_main(lambda: choose_backend(self.settings, flops, self.device))
-        if self.ranks.is_main:
-            return chosen
-        check_can(chosen)
-        return replace(chosen, num_threads=self.settings.num_threads or torch.get_num_threads())
 
     def _speedometer(self) -> Speedometer:
         return Speedometer(self.peak, device_peak_bytes=self._device_peak_bytes if self.backend.on_gpu else None)
