@@ -32,10 +32,10 @@ CPU = torch.device("cpu")
 # Deliberately rough: the choice to compile must come out the same when a killed run is started again, so it rests on
 # the amount of work and on facts of the machine, never on a measurement.
 FLOPS_PER_CORE_FP32, FLOPS_PER_CORE_BF16 = 40e9, 200e9
-FLOPS_OF_A_GPU_FP32, FLOPS_OF_A_GPU_BF16 = 15e12, 150e12  # of eager layers, which wait for memory
+FLOPS_OF_A_GPU_FP32, FLOPS_OF_A_GPU_BF16 = 15e12, 150e12  # guesses for eager layers, which wait for memory
 COMPILE_SECONDS = 45.0
 COMPILE_GAIN = 0.15  # share of the eager time that compiled layers save
-COMPILE_GAIN_OF_A_GPU = 0.3  # norms, rotations and activations cost a larger share beside faster products
+COMPILE_GAIN_OF_A_GPU = 0.3  # a guess: norms, rotations and activations weigh more beside faster products
 BF16_CAPABILITY, FP8_CAPABILITY = (8, 0), (8, 9)  # Ampere; Ada and Hopper
 
 

@@ -53,8 +53,8 @@ def device_name(device: torch.device) -> str:
 
 @contextlib.contextmanager
 def fp32_products(device: torch.device, *, rough: bool) -> Iterator[None]:
-    """Whether float32 products on a GPU may read 10 bits of what they multiply (TF32) in place of 23, for about eight
-    times the speed. A CPU reads all of them.
+    """Whether float32 products on a GPU may read 10 bits of what they multiply (TF32) in place of 23, which is
+    eight times as fast by an A100's data sheet. A CPU reads all of them.
 
     A run trains without: `precision: fp32` means it, and under bf16 the few such products that are left (the router's)
     are there because small differences decide.

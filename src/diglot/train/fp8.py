@@ -5,7 +5,7 @@ for activations and weights, e5m2 for gradients, each tensor scaled by its large
 optimizer state and everything else stay as under bf16. Embeddings, output matrix, routers and the experts of a mixture
 are not converted: they are where small differences decide, or their products come as groups.
 
-Scaling costs passes over memory that only compiled layers hide: without compiling, fp8 is slower than bf16.
+Scaling costs passes over memory, which compiled layers join with others; torchao advises against fp8 without.
 """
 
 from __future__ import annotations
