@@ -223,6 +223,7 @@ def test_a_checkpoint_says_what_could_change_its_last_bits(tmp_path: Path) -> No
             "device": "cpu",
             "precision": "fp32",
             "compiled": False,
+            "deterministic": True,
             "num_threads": 1,
             "num_ranks": 1,
             "torch": torch.__version__,

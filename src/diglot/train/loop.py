@@ -453,6 +453,7 @@ class _Run:
             "device": self.backend.device,
             "precision": self.backend.precision,
             "compiled": self.backend.compiled,
+            "deterministic": self.backend.deterministic,
             "num_threads": self.backend.num_threads,
             "num_ranks": self.ranks.count,
             "torch": torch.__version__,
