@@ -2,7 +2,8 @@
 
 torchrun --nproc-per-node N many_ranks.py OUT [setting=value ...]
 
-    optimizer, shape, compile, every (training steps between checkpoints)    of the run
+    optimizer, eps, shape, documents, compile, every (training steps between checkpoints)    of the run
+    recompute (every n-th layer, for the gradients)
     replicate, tensor, context, pipeline, expert                              of the grid of ranks
     only=gradients  and no training
     bf16=1          the gradients under autocast, with layers gathered as bfloat16
@@ -53,6 +54,7 @@ from diglot.train.parallel.config import ParallelConfig
 from diglot.train.parallel.pipeline import Pipelined
 from diglot.train.parallel.ranks import ALONE, Ranks, joined
 from diglot.train.parallel.sharding import gathered, shard
+from diglot.train.parallel.tensor import fused
 from diglot.train.types import Evaluation
 
 AXES = ("replicate", "tensor", "context", "pipeline", "expert")
@@ -95,23 +97,62 @@ ROUTERS = replace(
     num_layers=3,
     moe=MoEConfig(num_experts=3, top_k=2, expert_dim=12, layers=(True, False, True), balance_weight=0.5, z_weight=0.1),
 )
-SHAPES = {"odd": ODD, "experts": EXPERTS, "routers": ROUTERS}
+# All that ranks which share the matrices of a layer, or the tokens of a sequence, could do wrong: layers of several
+# widths and views, fewer heads for keys than for queries, biases, norms of heads and behind the blocks.
+RICH = DecoderConfig(
+    vocab_size=50,
+    d_model=32,
+    num_layers=3,
+    num_heads=(4, 8, 4),
+    num_kv_heads=(2, 2, 4),
+    head_dim=6,
+    ffn_dim=(20, 44, 28),
+    qk_norm=True,
+    qkv_bias=True,
+    out_bias=True,
+    ffn_bias=True,
+    sandwich_norm=True,
+    sliding_window=6,
+    sliding_layers=(True, False, False),
+    local_rope_theta=100.0,
+)
+SHAPES = {
+    "usual": tiny_run.CONFIG,
+    "odd": ODD,
+    "experts": EXPERTS,
+    "routers": ROUTERS,
+    "rich": RICH,
+    "capped": replace(RICH, attention_softcap=3.0, logit_softcap=5.0),
+}
 
 
-def ragged(batch: Batch) -> Batch:
-    """With a number of targets that differs from row to row, from 1 to T."""
+def with_biases(model: Decoder) -> Decoder:
+    """Biases start at 0, which would hide one that is added twice."""
+    generator = torch.Generator().manual_seed(5)
+    for parameter in model.parameters():
+        if parameter.ndim == 1:
+            parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+def ragged(batch: Batch, documents: bool = False) -> Batch:
+    """With a number of targets that differs from row to row, from 1 to T, and perhaps several documents in a row."""
     kept = torch.arange(batch["targets"].shape[1])[None] < 1 + batch["input_ids"][:, :1] % batch["targets"].shape[1]
-    return {**batch, "targets": torch.where(kept, batch["targets"], IGNORE)}
+    cut = {"document_ids": (batch["input_ids"] % 5 == 0).cumsum(dim=1)} if documents else {}
+    return {**batch, "targets": torch.where(kept, batch["targets"], IGNORE), **cut}
 
 
-def write_gradients(out: Path, ranks: Ranks, config: DecoderConfig, bf16: bool = False) -> None:
-    model = Decoder(config, seed=3)
+def write_gradients(
+    out: Path, ranks: Ranks, config: DecoderConfig, *, bf16: bool, documents: bool, recompute: int
+) -> None:
+    model = with_biases(Decoder(config, seed=3))
+    model.recompute_every = recompute
     shard(model, ranks, gather_bf16=bf16)
     dtypes = set[torch.dtype]()
     _, first = next(model.layers.numbered())
-    first.attention.qkv.register_forward_pre_hook(lambda module, _: dtypes.add(module.weight.dtype))
+    first.attention_norm.register_forward_pre_hook(lambda module, _: dtypes.add(module.weight.dtype))
     split = (3, 2, 1) if config is not ROUTERS else (3, 3)  # a row that a pipeline adds would count in the balance
-    batches = ranks.rows([ragged(batch) for batch in tiny_run.batch_at(0, split)])
+    batches = ranks.rows([ragged(batch, documents) for batch in tiny_run.batch_at(0, split)])
 
     def losses(part: Decoder, batch: Batch) -> ItemLosses:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
@@ -122,8 +163,7 @@ def write_gradients(out: Path, ranks: Ranks, config: DecoderConfig, bf16: bool =
     list(microbatches.run(batches))
     assert dtypes == {torch.bfloat16 if bf16 and ranks.count > 1 else torch.float32}
     gradients = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
-    if ranks.grid is not None:
-        gradients = dict(gathered(gradients, ranks))
+    gradients = fused(dict(gathered(gradients, ranks)))
     if ranks.is_main:
         save_file(gradients, out / "gradients.safetensors")
 
@@ -131,13 +171,21 @@ def write_gradients(out: Path, ranks: Ranks, config: DecoderConfig, bf16: bool =
 def run(out: Path, ranks: Ranks, options: Mapping[str, str]) -> None:
     torch.set_num_threads(1)
     rank = ranks.launch.rank if ranks.launch else 0
-    config = SHAPES.get(options.get("shape", ""), tiny_run.CONFIG)
+    config, documents = SHAPES[options.get("shape", "usual")], bool(options.get("documents"))
     parallel = ParallelConfig(**{axis: int(options.get(axis, 1)) for axis in AXES})
-    write_gradients(out, ranks.arranged(parallel), config, bf16=bool(options.get("bf16")))
+    write_gradients(
+        out,
+        ranks.arranged(parallel),
+        config,
+        bf16=bool(options.get("bf16")),
+        documents=documents,
+        recompute=int(options.get("recompute", 0)),
+    )
     if options.get("only") == "gradients":
         return
     spiky = bool(options.get("spiky"))
-    phases = tiny_run.spiky_phases() if spiky else tiny_run.phases(kind=options.get("optimizer", "adamw"))
+    optimizer = {"kind": options.get("optimizer", "adamw"), "eps": float(options.get("eps", 1e-8))}
+    phases = tiny_run.spiky_phases() if spiky else tiny_run.phases(**optimizer)
     seen = (out / f"rows.{rank}.jsonl").open("a")
     number = 0
 
@@ -159,7 +207,7 @@ def run(out: Path, ranks: Ranks, options: Mapping[str, str]) -> None:
         return tiny_run.spiky_objective(model, batch) if spiky else next_token()(model, batch)
 
     def with_ragged(phase: tiny_run.Phase) -> tiny_run.Phase:
-        return tiny_run.Phase(**{**vars(phase), "batch_at": lambda n: [ragged(b) for b in phase.batch_at(n)]})
+        return replace(phase, batch_at=lambda n: [ragged(batch, documents) for batch in phase.batch_at(n)])
 
     ranks = ranks.arranged(parallel)
 

@@ -25,6 +25,7 @@ from diglot.model.feed_forward import FeedForward
 from diglot.model.initialise import initialise
 from diglot.model.norm import RMSNorm
 from diglot.model.rope import Rope, rope_tables
+from diglot.model.spread import Spread
 
 __all__ = ["Decoder", "DecoderConfig", "DecoderOutput", "InitConfig", "RMSNorm", "Trunk"]
 
@@ -99,9 +100,10 @@ class Decoder(nn.Module):
 
     Without a seed they are unset, for whoever reads every one of them from a file.
 
-    Two attributes say how, and never what, it computes: `recompute_every` (n: the backward pass computes every n-th
+    Three attributes say how, and never what, it computes: `recompute_every` (n: the backward pass computes every n-th
     layer again in place of keeping its activations; 0 for none) and `attention_backend` (`auto` takes FlexAttention on
-    a GPU wherever the plain causal rule is not all, SDPA everywhere else).
+    a GPU wherever the plain causal rule is not all, SDPA everywhere else), and `spread` (which tokens of each
+    sequence this rank reads, None for all; see `model/spread.py`).
 
     sum_over_ranks: adds a tensor, in place, over the ranks that read other tokens of the same microbatch; for losses
         that see a microbatch as a whole. None where this process reads all of it.
@@ -117,6 +119,7 @@ class Decoder(nn.Module):
         self.config = config
         self.recompute_every = 0
         self.attention_backend: Backend = "auto"
+        self.spread: Spread | None = None
         self.sum_over_ranks: Callable[[Tensor], None] | None = None
         self.is_last_stage = True
         self.embed = nn.Embedding(config.vocab_size, config.d_model)
@@ -201,6 +204,9 @@ class Decoder(nn.Module):
     ) -> Trunk:
         """Everything but the output matrix.
 
+        With a `spread`, ids (or embeddings) and the result are those of this rank's tokens, everything else is of the
+        whole sequence.
+
         Args:
             input_ids_BT: int64 [B, T]; or give `embeddings_BTD` [B, T, D], which `embed_scale` does not touch.
             positions_BT: RoPE positions; by default the number of real tokens before each token.
@@ -213,6 +219,7 @@ class Decoder(nn.Module):
         """
         x_BTD = self._embedded(input_ids_BT) if embeddings_BTD is None else embeddings_BTD
         T, start = x_BTD.shape[1], cache.length if cache is not None else 0
+        T *= self.spread.num_parts if self.spread is not None else 1
         if start + T > self.config.max_seq_len:
             raise ConfigError(
                 f"{start + T} tokens exceed the model's max_seq_len = {self.config.max_seq_len}. "
@@ -221,7 +228,7 @@ class Decoder(nn.Module):
         if positions_BT is None and attention_mask_BT is not None:
             positions_BT = (attention_mask_BT.long().cumsum(dim=1) - 1).clamp_min(0)[:, start:]
         seen = None if attention_mask_BT is None else attention_mask_BT.bool()
-        sight = Sight(start, T, x_BTD.device, document_ids_BT, seen, prefix_lengths_B, bidirectional)
+        sight = Sight(start, T, x_BTD.device, document_ids_BT, seen, prefix_lengths_B, bidirectional, self.spread)
         views = self._views(sight, positions_BT)
         states, routers = [x_BTD], []
         for index, layer in self.layers.numbered():
@@ -258,7 +265,7 @@ class Decoder(nn.Module):
         for slides in set(config.slides):
             local = slides and config.local_rope_theta is not None
             cos, sin = (self.local_rope_cos, self.local_rope_sin) if local else (self.rope_cos, self.rope_sin)
-            rows = slice(sight.start, sight.start + sight.T) if positions_BT is None else positions_BT
+            rows = _rotations(sight, positions_BT)
             rope = Rope(cos[rows].unsqueeze(-2), sin[rows].unsqueeze(-2))  # type: ignore[index]
             views[slides] = rope, sight.mask(config.sliding_window if slides else None, flex=flex and not sight.start)
         return views
@@ -266,3 +273,11 @@ class Decoder(nn.Module):
     def _recomputes(self, index: int, cache: KVCache | None) -> bool:
         every = self.recompute_every
         return bool(every and index % every == 0 and cache is None and self.training and torch.is_grad_enabled())
+
+
+def _rotations(sight: Sight, positions_BT: Tensor | None) -> slice | Tensor:
+    """The rows of the RoPE tables for the tokens that are looked from."""
+    slots = sight.slots
+    if positions_BT is not None:
+        return positions_BT if slots is None else positions_BT[:, slots]
+    return slice(sight.start, sight.start + sight.T) if slots is None else slots

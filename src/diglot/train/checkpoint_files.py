@@ -213,26 +213,29 @@ def _wait_for(parts: Future[Any], place: object) -> None:
 def read_state(checkpoint: Checkpoint, prefix: str, like: Mapping[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
     """All tensors of a checkpoint under `prefix`, by the rest of their names.
 
-    Those that `like` has in the same shape are divided as there. Those that another stage of a pipeline has so are left
-    out. The others come without contents (on torch's meta device): they are for the error that names them.
+    Those that `like` has in the same shape are divided as there; it may have the parts of a fused tensor, or a fused
+    tensor of which the checkpoint has the parts. Those that another stage of a pipeline has so are left out. The others
+    come without contents (on torch's meta device): they are for the error that names them.
     """
     if ranks.count == 1 and (checkpoint.path / STATE).exists():
         with safe_open(checkpoint.path / STATE, framework="pt") as file:
             names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
             return {name.removeprefix(prefix): file.get_tensor(name) for name in names}
-    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
     from torch.distributed.checkpoint.state_dict_loader import load
 
+    from diglot.train.parallel.checkpoint_parts import PartsReader
+
+    shapes = {f"{prefix}{name}": tensor.shape for name, tensor in like.items()}
     sizes = {
         name.removeprefix(prefix): entry.size  # type: ignore[union-attr]
-        for name, entry in HuggingFaceStorageReader(str(checkpoint.path)).read_metadata().state_dict_metadata.items()
+        for name, entry in PartsReader(str(checkpoint.path), shapes).read_metadata().state_dict_metadata.items()
         if name.startswith(prefix)
     }
     fitting = [name for name, size in sizes.items() if name in like and like[name].shape == size]
     found = {f"{prefix}{name}": torch.empty_like(like[name], requires_grad=False) for name in fitting}
     load(
         found,
-        storage_reader=HuggingFaceStorageReader(str(checkpoint.path)),
+        storage_reader=PartsReader(str(checkpoint.path), shapes),
         process_group=ranks.files,
         no_dist=ranks.count == 1,
     )

@@ -212,11 +212,11 @@ def _layer_matrices(model: Decoder) -> list[MuonMatrix]:
     for name, weight in model.named_parameters():
         if not name.startswith("layers.") or weight.ndim != 2 or not weight.requires_grad or ".router." in name:
             continue
-        if ".qkv." in name:
+        if name.endswith(".qkv.weight"):
             layer = int(name.split(".")[1])
             head, kv_head = (heads[layer] * config.head_dim for heads in (config.heads, config.kv_heads))
             heights: tuple[int, ...] = (head, kv_head, kv_head)
-        elif ".gate_up." in name:
+        elif name.endswith(".gate_up.weight"):
             heights = (weight.shape[0] // 2,) * 2
         else:
             heights = (weight.shape[0],)

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from diglot.model.spread import Spread
 from diglot.train.parallel.config import GridShape
 
 if TYPE_CHECKING:
@@ -47,6 +48,14 @@ class Grid:
         """The number of this rank's place among them. Ranks of one number read the same sequences."""
         return self.place.replicate * self.shape.shard + self.place.shard
 
+    @property
+    def spread(self) -> Spread | None:
+        """This rank's tokens of each sequence that it reads; None for all of them."""
+        shape, place = self.shape, self.place
+        if shape.context == shape.tensor == 1:
+            return None
+        return Spread(shape.context, place.context, shape.tensor, place.tensor)
+
     @functools.cached_property
     def mesh(self) -> DeviceMesh:
         """A mesh with all of AXES. Every rank has to ask for it at the same time first."""
@@ -57,8 +66,23 @@ class Grid:
 
     @functools.cached_property
     def weight_mesh(self) -> DeviceMesh:
-        """Over what FSDP divides a weight that ranks of all other axes share: (replicate x) shard."""
-        return self.mesh["shard"] if self.shape.replicate == 1 else self.mesh["replicate", "shard"]
+        """Over what FSDP divides a matrix of a layer: (replicate x) shard and context in one."""
+        return self._over("shard", "context")
+
+    @functools.cached_property
+    def shared_mesh(self) -> DeviceMesh:
+        """Over what FSDP divides a weight that the ranks of tensor, too, have whole and read other tokens with."""
+        return self._over("shard", "context", "tensor") if self.shape.tensor > 1 else self.weight_mesh
+
+    def _over(self, *axes: str) -> DeviceMesh:
+        used = [axis for axis in axes if axis == "shard" or getattr(self.shape, axis) > 1]
+        flat = self.mesh[tuple(used)]._flatten("_".join(used)) if len(used) > 1 else self.mesh["shard"]
+        if self.shape.replicate == 1:
+            return flat
+        # There is no public way to put a flattened mesh beside another axis (torch 2.15).
+        from torch.distributed.device_mesh import DeviceMesh
+
+        return DeviceMesh._concatenate([self.mesh["replicate"], flat])
 
     @functools.cached_property
     def expert_mesh(self) -> DeviceMesh:

@@ -89,6 +89,9 @@ class Ranks:
     def rows(self, batches: Sequence[Batch]) -> list[Batch]:
         """This rank's share of each microbatch, in order. Shares differ by one row at most.
 
+        Ranks that share sequences have the same rows, and other columns of `input_ids` and `targets`. What says who
+        sees whom stays whole: a token's rank must know it of the tokens that are looked at.
+
         All ranks run equally many forward passes, as each of them gathers weights from all. A rank without a row reads
         the first one with all targets masked, under the key SPARE.
         """
@@ -97,10 +100,14 @@ class Ranks:
     def _rows(self, batch: Batch, grid: Grid) -> Batch:
         B = len(batch["input_ids"])
         start, stop = (B * reader // grid.num_readers for reader in (grid.reader, grid.reader + 1))
+        rows = slice(start, stop) if start < stop else slice(1)
+        share = {key: tensor[rows] if tensor.ndim else tensor for key, tensor in batch.items()}
         if start == stop:
-            row = {key: tensor[:1] if tensor.ndim else tensor for key, tensor in batch.items()}
-            return {**row, "targets": torch.full_like(row["targets"], IGNORE), SPARE: torch.tensor(True)}
-        return {key: tensor[start:stop] if tensor.ndim else tensor for key, tensor in batch.items()}
+            share |= {"targets": torch.full_like(share["targets"], IGNORE), SPARE: torch.tensor(True)}
+        if grid.spread is not None:
+            slots = grid.spread.held(share["targets"].shape[1])
+            share |= {key: share[key][:, slots] for key in ("input_ids", "targets")}
+        return share
 
     def sums(self, values: Sequence[float]) -> list[float]:
         """Each value summed over all ranks, in float64; the same bits on every rank."""

@@ -10,18 +10,22 @@ Parameters are DTensors then, and so is the optimizer's state. `local` and `whol
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from diglot.core.errors import ConfigError
 from diglot.model.decoder import Decoder
 from diglot.train.fp8 import has_fp8_products
+from diglot.train.parallel.context import divide_tokens
+from diglot.train.parallel.fused_names import fused_name
+from diglot.train.parallel.grid import Grid
 from diglot.train.parallel.ranks import Ranks
 from diglot.train.parallel.stages import keep_stage
+from diglot.train.parallel.tensor import divide_matrices
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -36,7 +40,6 @@ def shard(model: Decoder, ranks: Ranks, *, gather_bf16: bool = False) -> None:
     grid = ranks.grid
     if grid is None:
         return
-    _refuse_unbuilt(ranks)
     keep_stage(model, grid)
     if grid.shape.tensor > 1 and has_fp8_products(model):
         raise ConfigError("parallel: tensor divides matrices, and fp8 scales each as a whole. Set tensor: 1 or bf16.")
@@ -47,19 +50,22 @@ def shard(model: Decoder, ranks: Ranks, *, gather_bf16: bool = False) -> None:
         register_fsdp_forward_method,
     )
 
-    mesh, placement = grid.weight_mesh, None
+    if grid.shape.tensor > 1:
+        divide_matrices(model, grid)
+    divide_tokens(model, grid)
+    place = _placement(grid)
     if grid.expert > 1:
         from diglot.train.parallel.experts import divide_experts
 
-        placement = divide_experts(model, grid)
+        place = divide_experts(model, grid)
     model.sum_over_ranks = grid.sum_over_readers
     # What flows between the layers stays float32, as under autocast on one rank.
     bf16 = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
     for index, layer in model.layers.numbered():
         rounds = gather_bf16 and not model.config.has_experts[index]
         policy = bf16 if rounds else MixedPrecisionPolicy()
-        fully_shard(layer, mesh=mesh, mp_policy=policy, shard_placement_fn=placement)
-    fully_shard(model, mesh=mesh, reshard_after_forward=False)
+        fully_shard(layer, mesh=grid.weight_mesh, mp_policy=policy, shard_placement_fn=place)
+    fully_shard(model, mesh=grid.shared_mesh, reshard_after_forward=False)
     register_fsdp_forward_method(model, "trunk")  # what the objectives call in place of forward
     for module in model.modules():
         if isinstance(module, FSDPModule):
@@ -85,7 +91,14 @@ def local(tensor: Tensor) -> Tensor:
 
 def whole(tensor: Tensor) -> Tensor:
     """All of a divided tensor, gathered on every rank; any other tensor as it is."""
-    return tensor.full_tensor() if is_divided(tensor) else tensor  # type: ignore[attr-defined]
+    if not is_divided(tensor):
+        return tensor
+    from torch.distributed.tensor import DTensor, Replicate
+
+    assert isinstance(tensor, DTensor)
+    # The outer axes first: torch 2.15 warns where several axes are gathered in one call.
+    outer = [Replicate()] * (len(tensor.placements) - 1)
+    return tensor.redistribute(placements=[*outer, tensor.placements[-1]]).full_tensor()
 
 
 def part_like(tensor: Tensor, like: Tensor) -> Tensor:
@@ -123,9 +136,15 @@ def whole_model(model: Decoder, ranks: Ranks) -> Decoder | None:
     settle(model)
     copy = Decoder(model.config, seed=None) if ranks.is_main else None
     targets = dict(copy.named_parameters()) if copy is not None else {}
+    filled = dict.fromkeys(targets, 0)
     with torch.no_grad():
         for name, tensor in gathered(dict(model.named_parameters()), ranks):
-            if name in targets:
+            complete = fused_name(name)
+            if complete in targets:
+                start = filled[complete]
+                filled[complete] += len(tensor)  # the parts of a fused matrix come in their order
+                targets[complete][start : filled[complete]].copy_(tensor)
+            elif name in targets:
                 targets[name].copy_(tensor)
     return copy
 
@@ -155,6 +174,23 @@ def gathered(tensors: Mapping[str, Tensor], ranks: Ranks) -> Iterator[tuple[str,
             yield name, received
 
 
+def _placement(grid: Grid) -> Callable[[nn.Parameter], Any] | None:
+    """For `fully_shard` of a layer: which of its weights are divided over which mesh."""
+    if grid.shape.tensor == 1:
+        return None
+    # What the function returns has no public name (torch 2.15), though fully_shard asks for it.
+    from torch.distributed.fsdp._fully_shard._fsdp_common import FSDPMeshInfo, ShardPlacementResult
+    from torch.distributed.fsdp._fully_shard._fsdp_init import _get_mesh_info
+
+    def over(mesh: DeviceMesh) -> ShardPlacementResult:
+        where = _get_mesh_info(mesh)
+        assert isinstance(where, FSDPMeshInfo)
+        return ShardPlacementResult(None, where)
+
+    matrices, shared = over(grid.weight_mesh), over(grid.shared_mesh)
+    return lambda parameter: matrices if is_divided(parameter) else shared
+
+
 def _num_copies(tensor: Tensor, ranks: Ranks) -> int:
     """How many ranks hold the part of a weight or gradient that this one holds."""
     assert ranks.grid is not None
@@ -163,12 +199,6 @@ def _num_copies(tensor: Tensor, ranks: Ranks) -> int:
     holders = ranks.grid.size // ranks.grid.shape.pipeline  # a layer is on one stage of the pipeline
     if not isinstance(tensor, DTensor):
         return holders
-    parts = [size for size, how in zip(tensor.device_mesh.shape, tensor.placements, strict=True) if how.is_shard()]
+    axes = zip(tensor.device_mesh.shape, tensor.placements, strict=True)
+    parts = [size for size, how in axes if not how.is_replicate()]
     return holders // math.prod(parts)
-
-
-def _refuse_unbuilt(ranks: Ranks) -> None:
-    assert ranks.grid is not None
-    for axis in ("tensor", "context"):
-        if getattr(ranks.grid.shape, axis) > 1:
-            raise ConfigError(f"parallel: {axis} is not built yet.")
