@@ -26,7 +26,7 @@ from diglot.model.files import load_model
 from diglot.model.sizes import ModelConfig
 from diglot.recipe.schema import load_recipe
 from diglot.steps.context import Planned, StepContext
-from diglot.steps.pretrain import STEP, PhaseConfig, PretrainConfig, _evaluation, describe, plan
+from diglot.steps.pretrain import STEP, PhaseConfig, PretrainConfig, _check_optimizers, _evaluation, describe, plan
 from diglot.tokenizer.tokenizer import Tokenizer
 from diglot.trace.attribution import Reads
 from diglot.train.loader import batches_of
@@ -283,8 +283,8 @@ def test_recomputing_activations_gives_the_same_model_bytes_for_less_memory(
         describe(Planned(config=PretrainConfig(from_="f", tokenizer="t", **one), inputs=inputs, seed=0), None)[1]
         for one in (SETTINGS, settings)
     ]
-    bytes_kept = [float(re.search(r"activations of 1,024 tokens ([\d.]+)", line)[1]) for line in lines]  # type: ignore[index]
-    assert bytes_kept[1] < 0.8 * bytes_kept[0]
+    most = [float(re.search(r"memory of one rank: ([\d.]+) MB at most", line)[1]) for line in lines]  # type: ignore[index]
+    assert most[1] < 0.8 * most[0]
 
 
 def test_packed_tokens_that_changed_since_their_manifest_are_refused(
@@ -366,6 +366,7 @@ def test_a_recipe_names_map_neos_phases_or_writes_them_out(tmp_path: Path) -> No
             {"phases": (PHASES[0], replace(PHASES[1], optimizer=OptimizerConfig(kind="muon"), reset_optimizer=False))},
             "phase 'decay': muon cannot go on with the state of adamw",
         ),
+        ({"precision": "fp8", "parallel": ParallelConfig(tensor=2)}, "fp8 scales each as a whole"),
         ({"sequence_length": 65}, "Set 975"),
         ({"sequence_length": 4096}, "max_seq_len = 128"),
     ],
@@ -373,6 +374,15 @@ def test_a_recipe_names_map_neos_phases_or_writes_them_out(tmp_path: Path) -> No
 def test_impossible_settings_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         PretrainConfig(**{"from_": "pack", "tokenizer": "tok", **SETTINGS, **change})
+
+
+def test_an_optimizer_of_one_rank_is_refused_on_several() -> None:
+    launch = Launch(rank=0, world_size=2, local_rank=0, local_world_size=2, address="localhost", port=1)
+    phases = (PHASES[0], replace(PHASES[1], optimizer=OptimizerConfig(kind="adafactor")))
+    config = PretrainConfig(from_="pack", tokenizer="tok", **{**SETTINGS, "phases": phases})
+    _check_optimizers(config, ALONE)
+    with pytest.raises(ConfigError, match="adafactor runs on one rank only, and 2 were started"):
+        _check_optimizers(config, Ranks(launch))
 
 
 def test_a_phase_has_one_length() -> None:

@@ -16,7 +16,7 @@ from test_ranks import ODD_MUON, alone, same_bytes, same_gradients, same_losses,
 from diglot.core.errors import ConfigError
 from diglot.model.decoder import Decoder, DecoderConfig
 from diglot.train.checkpoints import checkpoints
-from diglot.train.parallel.config import GridShape
+from diglot.train.parallel.config import GridShape, ParallelConfig
 from diglot.train.parallel.grid import Grid
 from diglot.train.parallel.stages import check_microbatches, divided, keep_stage, stage_of
 
@@ -83,9 +83,10 @@ def test_more_stages_than_layers_are_refused() -> None:
         stage_of(tiny_run.CONFIG, grid(0, 3))
 
 
-def test_a_pipeline_of_divided_matrices_is_refused() -> None:
-    with pytest.raises(ConfigError, match="pipeline together with tensor or context is not built"):
-        keep_stage(Decoder(tiny_run.CONFIG), grid(0, 2, tensor=2))
+@pytest.mark.parametrize("axis", ["tensor", "context"])
+def test_a_pipeline_of_ranks_that_share_sequences_is_refused(axis: str) -> None:
+    with pytest.raises(ConfigError, match=f"pipeline = 2 goes with replicate and shard, not with {axis}"):
+        ParallelConfig(pipeline=2, **{axis: 2})
 
 
 def test_fewer_microbatches_than_stages_are_refused() -> None:

@@ -242,7 +242,8 @@ def test_the_shares_of_a_microbatch_are_its_rows_in_order(count: int) -> None:
         (ParallelConfig(replicate=2), 6, (1, 2, 3, 1, 1)),
         (ParallelConfig(replicate=6), 6, (1, 6, 1, 1, 1)),
         (ParallelConfig(replicate=2, shard=4, expert=2), 8, (1, 2, 4, 1, 1)),
-        (ParallelConfig(tensor=2, context=2, pipeline=2), 16, (2, 1, 2, 2, 2)),
+        (ParallelConfig(tensor=2, context=2), 16, (1, 1, 4, 2, 2)),
+        (ParallelConfig(pipeline=2, replicate=2), 8, (2, 2, 2, 1, 1)),
     ],
 )
 def test_the_grid_of_ranks(config: ParallelConfig, num_ranks: int, shape: tuple[int, ...]) -> None:

@@ -23,7 +23,7 @@ from diglot.steps.context import Planned, StepContext, StepKind, input_step, run
 from diglot.train.loggers import check_loggers
 from diglot.train.memory import memory_line, train_memory
 from diglot.train.mixture_table import MixtureRow, mixture_lines, mixture_rows
-from diglot.train.optimizer_config import OptimizerConfig
+from diglot.train.optimizer_config import ONE_RANK_ONLY, OptimizerConfig
 from diglot.train.order import DataOrder, PhaseMix, plan_order
 from diglot.train.parallel.config import ParallelConfig
 from diglot.train.phases import PhaseConfig, expand_phases
@@ -149,6 +149,10 @@ class PretrainConfig:
             raise ConfigError(
                 f"mixture_from: {self.mixture_from}, but every phase has a mixture of its own. Take one of them out."
             )
+        if self.precision == "fp8" and self.parallel.tensor > 1:
+            raise ConfigError(
+                "parallel: tensor divides matrices, and precision: fp8 scales each as a whole. Set tensor: 1, or bf16."
+            )
         names = [phase.name for phase in self.phases]
         if len(set(names)) < len(names):
             raise ConfigError(f"phases {names} do not have names of their own. Rename one.")
@@ -242,6 +246,7 @@ def pretrain(config: PretrainConfig, context: StepContext) -> dict[str, Any]:
     from diglot.train.parallel.sharding import shard, whole_model
 
     ranks = context.ranks or ALONE
+    _check_optimizers(config, ranks)
     device = chosen_device(config.device, ranks)
     ranks = ranks.on(device).arranged(config.parallel)
     precision = ranks.from_main(lambda: chosen_precision(config.precision, device))
@@ -284,9 +289,10 @@ def pretrain(config: PretrainConfig, context: StepContext) -> dict[str, Any]:
         first += ordered.num_train_steps
     model = start or Decoder(shape, seed=context.seed, init=config.init)
     model.recompute_every = config.recompute_every
-    model.to(device)
     if precision == "fp8":
         use_fp8_products(model)
+    if ranks.grid is None:
+        model.to(device)  # `shard` sends each rank its part alone: the whole may not fit
     # On a CPU, whose gathers are copies in memory, nothing is gained by rounding them first.
     shard(model, ranks, gather_bf16=device.type == "cuda" and precision != "fp32")
     report = train(
@@ -387,17 +393,27 @@ def _model_lines(planned: Planned) -> list[str]:
     lines = size_lines(shape, config.longest, knows_vocabulary=vocab_size is not None)
     if vocab_size is None:
         return lines
-    largest = max(stretch.tokens for phase in config.phases for stretch in phase.stretches)
-    microbatch_tokens = min(config.microbatch_tokens or largest, largest)
-    memory = train_memory(
-        shape,
-        microbatch_tokens=microbatch_tokens,
-        num_microbatches=-(-largest // microbatch_tokens),
-        optimizer=config.optimizer.kind,
-        bf16=config.precision in ("bf16", "fp8"),
-        recompute_every=config.recompute_every,
-    )
-    return [*lines, memory_line(memory, microbatch_tokens)]
+    return [*lines, _memory_line(config, shape)]
+
+
+def _memory_line(config: PretrainConfig, shape: DecoderConfig) -> str:
+    """Of the phase that takes the most; in fp32 where the precision is not known before the run."""
+    found = []
+    for phase in config.phases:
+        largest = max(stretch.tokens for stretch in phase.stretches)
+        tokens = min(max(config.microbatch_tokens or largest, config.length_of(phase)), largest)
+        memory = train_memory(
+            shape,
+            microbatch_tokens=tokens,
+            num_microbatches=-(-largest // tokens),
+            optimizer=(phase.optimizer or config.optimizer).kind,
+            bf16=config.precision in ("bf16", "fp8"),
+            recompute_every=config.recompute_every,
+            on_gpu=config.device == "cuda",
+        )
+        found.append((memory.peak, memory_line(memory, tokens)))
+    assumed = "; as in fp32, which precision: auto takes where bf16 is not native" if config.precision == "auto" else ""
+    return max(found)[1] + assumed
 
 
 def _mixture_rows(planned: Planned) -> list[MixtureRow] | None:
@@ -412,6 +428,16 @@ def _mixture_rows(planned: Planned) -> list[MixtureRow] | None:
     config = with_found_mixture(planned.config, planned.inputs)
     order = plan(config, {stream.stream: stream.num_tokens for stream in streams}, planned.seed)
     return mixture_rows(order, config.longest)
+
+
+def _check_optimizers(config: PretrainConfig, ranks: Ranks) -> None:
+    """Before hours of reading and building; the optimizers themselves refuse what is divided too."""
+    kinds = {(phase.optimizer or config.optimizer).kind for phase in config.phases}
+    if alone := sorted(kinds & ONE_RANK_ONLY if ranks.count > 1 else ()):
+        raise ConfigError(
+            f"optimizer {alone[0]} runs on one rank only, and {ranks.count} were started. Take adamw or muon, whose "
+            "state is divided among the ranks, or start one process."
+        )
 
 
 def _starting_model(config: PretrainConfig, context: StepContext, tokenizer: Tokenizer) -> Decoder | None:

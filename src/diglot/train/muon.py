@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -81,26 +81,42 @@ class Muon:
 
     @torch.no_grad()
     def step(self, lr: float) -> None:
-        moving = [matrix for matrix in self.matrices if matrix.weight.grad is not None]
-        by_shape: dict[tuple[DeviceMesh | None, int, int], list[Tensor]] = defaultdict(list)
-        for matrix in moving:
+        # It approximates anyway; Jordan et al. take bfloat16.
+        device = self.matrices[0].weight.device if self.matrices else torch.device("cpu")
+        with fp32_products(device, rough=True):
+            for matrices in self._groups():
+                self._update(matrices, lr)
+
+    def _groups(self) -> Iterator[list[MuonMatrix]]:
+        """Which are updated together: without ranks all; among ranks as many of one shape as there are ranks, since
+        every rank holds a group whole meanwhile."""
+        groups: dict[Any, list[MuonMatrix]] = defaultdict(list)
+        for matrix in self.matrices:
+            if matrix.weight.grad is not None:
+                mesh = mesh_of(matrix.weight)
+                groups[mesh and (mesh, matrix.weight.shape, matrix.heights)].append(matrix)
+        for alike, matrices in groups.items():
+            size = max(alike[0].shape) if alike else len(matrices)
+            yield from (matrices[start : start + size] for start in range(0, len(matrices), size))
+
+    def _update(self, matrices: Sequence[MuonMatrix], lr: float) -> None:
+        by_shape: dict[tuple[int, int], list[Tensor]] = defaultdict(list)
+        for matrix in matrices:
             assert matrix.weight.grad is not None
             buffer = self.buffers[matrix.name]
             local(buffer).lerp_(local(matrix.weight.grad), 1 - self.momentum)
             look_ahead = whole(matrix.weight.grad.lerp(buffer, self.momentum))  # Nesterov
             for part in torch.split(look_ahead, list(matrix.heights)):
-                by_shape[mesh_of(matrix.weight), part.shape[0], part.shape[1]].append(part)
-        # It approximates anyway; Jordan et al. take bfloat16.
-        with fp32_products(moving[0].weight.device if moving else torch.device("cpu"), rough=True):
-            updates = {
-                key: iter(orthogonalised_among(key[0], torch.stack(parts), self.num_iterations))
-                for key, parts in by_shape.items()
-            }
-        for matrix in moving:
+                by_shape[part.shape[0], part.shape[1]].append(part)
+        mesh = mesh_of(matrices[0].weight)
+        updates = {
+            shape: iter(orthogonalised_among(mesh, torch.stack(parts), self.num_iterations))
+            for shape, parts in by_shape.items()
+        }
+        for matrix in matrices:
             local(matrix.weight).mul_(1 - lr * self.weight_decay)
             scales = [0.2 * max(height, matrix.weight.shape[1]) ** 0.5 for height in matrix.heights]
-            mesh = mesh_of(matrix.weight)
-            parts = [next(updates[mesh, height, matrix.weight.shape[1]]) for height in matrix.heights]
+            parts = [next(updates[height, matrix.weight.shape[1]]) for height in matrix.heights]
             if is_divided(matrix.weight):
                 update = torch.cat([part * scale for part, scale in zip(parts, scales, strict=True)])
                 local(matrix.weight).add_(part_like(update, matrix.weight), alpha=-lr)

@@ -8,6 +8,8 @@ from typing import Literal
 from diglot.core.errors import ConfigError
 
 Kind = Literal["adamw", "adamw8bit", "muon", "adafactor"]
+ONE_RANK_ONLY: frozenset[Kind] = frozenset({"adamw8bit", "adafactor"})
+"""Their state is not cut where the ranks' parts are."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import json
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -233,8 +234,11 @@ def _copy(folder: RemoteFolder, name: str, path: Path) -> str:
 
 
 def _scratch(folder: RemoteFolder, what: str) -> Path:
-    """The same name in every attempt, so that the next one finds and removes what a killed one left."""
-    run = hashlib.sha256(folder.url.encode()).hexdigest()[:16]
+    """The same name in every attempt of a machine, so that the next one finds and removes what a killed one left.
+
+    Another one on each machine: TMPDIR may be a folder that they share.
+    """
+    run = hashlib.sha256(f"{platform.node()} {folder.url}".encode()).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"diglot-{os.getuid()}-{run}-{what}"
 
 

@@ -49,12 +49,13 @@ class ParallelConfig:
         wrong = {name: size for name, size in asdict(self).items() if size != "all" and size < 1}
         if wrong:
             raise ConfigError(f"parallel has {wrong}; all its numbers count from 1.")
-        with_expert = [axis for axis in ("tensor", "context", "pipeline") if getattr(self, axis) > 1]
-        if self.expert > 1 and with_expert:
-            raise ConfigError(
-                f"parallel: expert = {self.expert} goes with replicate and shard, not with {', '.join(with_expert)}. "
-                "Set one of them to 1."
-            )
+        for axis, others in (("expert", ("tensor", "context", "pipeline")), ("pipeline", ("tensor", "context"))):
+            beside = [other for other in others if getattr(self, other) > 1]
+            if getattr(self, axis) > 1 and beside:
+                raise ConfigError(
+                    f"parallel: {axis} = {getattr(self, axis)} goes with replicate and shard, not with "
+                    f"{', '.join(beside)}. Set one of them to 1."
+                )
 
     def grid(self, world_size: int) -> GridShape:
         """The grid of so many ranks. Raises ConfigError where they do not fill it."""

@@ -86,10 +86,6 @@ def keep_stage(model: Decoder, grid: Grid) -> None:
     """Forget what other stages hold of `model`, which is whole. Nothing happens where there is one stage."""
     if grid.shape.pipeline == 1:
         return
-    if grid.shape.tensor > 1 or grid.shape.context > 1:
-        raise ConfigError(
-            "parallel: pipeline together with tensor or context is not built. Take pipeline with shard and replicate."
-        )
     stage = stage_of(model.config, grid)
     model.layers.keep(stage.layers)
     model.is_last_stage = stage.is_last
