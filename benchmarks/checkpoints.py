@@ -32,8 +32,9 @@ from diglot.train.objectives.next_token import next_token
 from diglot.train.optimizer_config import OptimizerConfig
 from diglot.train.optimizers import Optimizer
 from diglot.train.parallel.config import ParallelConfig
+from diglot.train.parallel.parts import settle
 from diglot.train.parallel.ranks import ALONE, Ranks, joined
-from diglot.train.parallel.sharding import settle, shard
+from diglot.train.parallel.sharding import shard
 
 SEQUENCE = 256
 WIDTH = 384

@@ -110,8 +110,8 @@ def measure(case: Case) -> dict[str, int]:
     from diglot.train.objectives.next_token import next_token
     from diglot.train.optimizer_config import OptimizerConfig
     from diglot.train.optimizers import Optimizer
+    from diglot.train.parallel.gradient_norm import gradient_norm
     from diglot.train.parallel.ranks import ALONE
-    from diglot.train.parallel.sharding import gradient_norm
 
     before = forget_peak()
     model, objective = Decoder(case.config, seed=0).train(), next_token()

@@ -45,7 +45,7 @@ from diglot.evaluate.bits_per_byte import language_bits_per_byte
 from diglot.evaluate.heldout import Heldout
 from diglot.model.config import MoEConfig
 from diglot.model.decoder import Decoder, DecoderConfig
-from diglot.train import loop
+from diglot.train import stopping
 from diglot.train.clock import STOP, Clock
 from diglot.train.loop import IGNORE, Batch, ItemLosses
 from diglot.train.microbatches import OneByOne
@@ -53,8 +53,8 @@ from diglot.train.objectives.next_token import next_token
 from diglot.train.parallel.config import ParallelConfig
 from diglot.train.parallel.pipeline import Pipelined
 from diglot.train.parallel.ranks import ALONE, Ranks, joined
-from diglot.train.parallel.sharding import gathered, shard
-from diglot.train.parallel.tensor import fused
+from diglot.train.parallel.sharding import shard
+from diglot.train.parallel.whole_model import whole_tensors
 from diglot.train.types import Evaluation
 
 AXES = ("replicate", "tensor", "context", "pipeline", "expert")
@@ -163,7 +163,7 @@ def write_gradients(
     list(microbatches.run(batches))
     assert dtypes == {torch.bfloat16 if bf16 and ranks.count > 1 else torch.float32}
     gradients = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
-    gradients = fused(dict(gathered(gradients, ranks)))
+    gradients = dict(whole_tensors(gradients, ranks))
     if ranks.is_main:
         save_file(gradients, out / "gradients.safetensors")
 
@@ -220,7 +220,7 @@ def run(out: Path, ranks: Ranks, options: Mapping[str, str]) -> None:
             return STOP if number >= int(options["clock"]) else super().asks(checkpoint_seconds)
 
     if "clock" in options:
-        loop.Clock = OverAtN  # type: ignore[misc]
+        stopping.Clock = OverAtN  # type: ignore[misc]
     remote.WAIT_S = 0.0
     losses.MAX_BATCH_TOKENS = 32  # several batches, and not equally many for each rank
     FaultyStore.fails_at = options.get("breaks")

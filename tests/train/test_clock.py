@@ -13,7 +13,7 @@ from test_resume import same_result
 from diglot.core.errors import ConfigError, DiglotError
 from diglot.steps.finetune import FinetuneConfig
 from diglot.steps.pretrain import PretrainConfig
-from diglot.train import loop
+from diglot.train import stopping
 from diglot.train.checkpoints import checkpoints
 from diglot.train.clock import NOTHING, SAVE, STOP, Clock
 from diglot.train.saving import place_of_run
@@ -112,7 +112,7 @@ def test_a_run_stops_before_its_limit_and_the_same_command_goes_on(tmp_path: Pat
 
 def test_the_end_of_a_slurm_job_stops_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        loop, "Clock", lambda *settings: Clock(*settings, {"SLURM_JOB_END_TIME": str(int(time.time()) + 2)})
+        stopping, "Clock", lambda *settings: Clock(*settings, {"SLURM_JOB_END_TIME": str(int(time.time()) + 2)})
     )
     with pytest.raises(DiglotError, match="stopped before the end of the Slurm job, SLURM_JOB_END_TIME after"):
         tiny_run.run(tmp_path, run_phases=tiny_run.phases(pause=0.3))

@@ -18,8 +18,9 @@ from diglot.train.parallel.checkpoint_parts import PartsReader
 from diglot.train.parallel.config import GridShape
 from diglot.train.parallel.fused_names import fused_name, part_names
 from diglot.train.parallel.grid import Grid
-from diglot.train.parallel.ranks import Ranks
-from diglot.train.parallel.tensor import divide_matrices, fused
+from diglot.train.parallel.ranks import ALONE, Ranks
+from diglot.train.parallel.tensor import divide_matrices
+from diglot.train.parallel.whole_model import whole_tensors
 
 MUON = {"shape": "rich", "optimizer": "muon"}
 # With a small eps AdamW makes full updates of gradients that are mostly rounding, as those of norms of heads are here.
@@ -108,6 +109,18 @@ def test_parts_have_the_names_of_the_fused_parameter_and_back() -> None:
     assert part_names("layers.0.ffn.gate_up") == part_names("layers.3.attention.out.weight") == []
 
 
+def test_parts_of_a_fused_matrix_are_put_together_in_its_order() -> None:
+    heights = {"k": 2, "q": 4, "v": 2}  # not in the order of the rows, and each with two tensors
+    parts = {"embed.weight": torch.zeros(5, 3)}
+    for number, (part, height) in enumerate(heights.items()):
+        parts[f"layers.0.attention.qkv.{part}.weight"] = torch.full((height, 3), number)
+        parts[f"layers.0.attention.qkv.{part}.bias"] = torch.full((height,), number)
+    found = dict(whole_tensors(parts, ALONE))
+    assert list(found) == ["embed.weight", "layers.0.attention.qkv.weight", "layers.0.attention.qkv.bias"]
+    assert found["layers.0.attention.qkv.weight"][:, 0].tolist() == [1, 1, 1, 1, 0, 0, 2, 2]
+    assert found["layers.0.attention.qkv.bias"].tolist() == [1, 1, 1, 1, 0, 0, 2, 2]
+
+
 def read(folder: Path, like: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     from torch.distributed.checkpoint.state_dict_loader import load
 
@@ -124,9 +137,11 @@ def test_a_checkpoint_is_read_in_parts_or_whole(tmp_path: Path) -> None:
         **{f"adamw.a.qkv.{part}.weight.num_updates": torch.tensor(7.0) for part in "qkv"},
         "a.out.weight": torch.arange(4.0),
     }
-    complete = fused({name: tensor for name, tensor in parts.items() if tensor.ndim})
-    complete["adamw.a.qkv.weight.num_updates"] = torch.tensor(7.0)
-    assert complete["a.qkv.weight"][:, 0].tolist() == [0, 3, 6, 9, 20, 23, 40, 43]
+    complete = {
+        "a.qkv.weight": torch.cat([parts[f"a.qkv.{part}.weight"] for part in "qkv"]),
+        "adamw.a.qkv.weight.num_updates": torch.tensor(7.0),
+        "a.out.weight": parts["a.out.weight"],
+    }
     for stored, asked in ((parts, complete), (complete, parts), (parts, parts)):
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         folder.mkdir()

@@ -21,7 +21,8 @@ from diglot.train.objectives.next_token import next_token
 from diglot.train.optimizer_config import OptimizerConfig
 from diglot.train.parallel.config import ParallelConfig
 from diglot.train.parallel.ranks import ALONE, Ranks
-from diglot.train.parallel.sharding import shard, whole_model
+from diglot.train.parallel.sharding import shard
+from diglot.train.parallel.whole_model import whole_model
 from diglot.train.schedules import ScheduleConfig, schedule
 from diglot.train.spike_guard import SpikeGuardConfig
 from diglot.train.types import Batch, Evaluation, ItemLosses

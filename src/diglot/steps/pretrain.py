@@ -243,7 +243,8 @@ def pretrain(config: PretrainConfig, context: StepContext) -> dict[str, Any]:
     from diglot.train.loop import LoopSettings, Phase, train
     from diglot.train.objectives.next_token import next_token
     from diglot.train.parallel.ranks import ALONE
-    from diglot.train.parallel.sharding import shard, whole_model
+    from diglot.train.parallel.sharding import shard
+    from diglot.train.parallel.whole_model import whole_model
 
     ranks = context.ranks or ALONE
     _check_optimizers(config, ranks)

@@ -166,7 +166,7 @@ class CheckpointWriter:
             facts = send(folder, name, files)
         except DiglotError as met:
             error = met
-        answers = self.ranks.gathered((facts, error))
+        answers = self.ranks.of_each((facts, error))
         for _, other in answers:
             if other is not None:
                 raise other

@@ -4,48 +4,47 @@ A training step sums the losses of its microbatches, divides once by the number 
 updates. So the split into microbatches changes nothing but rounding. Everything that decides the result is a pure
 function of the training step's number (batches, learning rate) or lies in the checkpoint (weights, optimizer state),
 which makes a killed and resumed run end in the same bytes as an undisturbed one, on one machine.
+
+`_Run` reads from top to bottom: what a run is made of, how it begins or goes on, one training step, and what may follow
+a step (a line of the log, an evaluation, a checkpoint, an end before time).
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
-import operator
-import signal
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
-from diglot.core.errors import DiglotError, InputError
-from diglot.core.hardware import resident_peak_bytes
+from diglot.core.errors import DiglotError
 from diglot.core.peaks import product_peak
 from diglot.core.progress import Bar, Progress
 from diglot.core.seeds import derive_seed
 from diglot.core.storage import write_json
-from diglot.model.accounting import parameter_counts, train_flops_per_token
+from diglot.model.accounting import train_flops_per_token
 from diglot.model.decoder import Decoder
 from diglot.train.backend import agreed_backend, prepared, uncompiled
-from diglot.train.checkpoint_files import CheckpointWriter, read_state
+from diglot.train.checkpoint_files import CheckpointWriter
 from diglot.train.checkpoints import Checkpoint, Counters, Retention, checkpoint_name
-from diglot.train.clock import SAVE, STOP, Clock
+from diglot.train.clock import SAVE, STOP
 from diglot.train.device import device_of, on_device
 from diglot.train.log import RUN, TRAIN, TrainLog, read_lines
-from diglot.train.microbatches import Microbatches, OneByOne
+from diglot.train.microbatches import way_to_run
 from diglot.train.optimizers import Optimizer
+from diglot.train.parallel.parts import settle
 from diglot.train.parallel.ranks import ALONE, Ranks
-from diglot.train.parallel.sharding import gradient_norm, local, settle
-from diglot.train.parallel.stages import check_microbatches
 from diglot.train.prefetch import Prefetch, checked
 from diglot.train.remote_checkpoints import checkpoint_folder, resumable
-from diglot.train.speed import Speedometer, no_peak
+from diglot.train.reporting import changed_facts, description, facts_of, opening, report
+from diglot.train.run_tensors import load_tensors, tensors_to_save
+from diglot.train.speed import Speedometer
 from diglot.train.spike_guard import SpikeGuard
+from diglot.train.step_sums import accumulate, divide_and_clip, over_ranks
+from diglot.train.stopping import Stopping
 from diglot.train.stream_losses import StreamLosses
 from diglot.train.types import IGNORE, Batch, Evaluation, ItemLosses, LoopSettings, Objective, Phase, TrainReport
 
@@ -90,6 +89,14 @@ class _Fed(NamedTuple):
 
 
 class _Run:
+    """What a run is made of.
+
+    starts: the number of each phase's first training step, and behind them the number of all training steps.
+    done: the training steps and tokens that lie behind it, those before a resume too.
+    microbatches: how they are run, one by one or through the stages of a pipeline.
+    facts: what can change the last bits of the result; noted in every checkpoint.
+    """
+
     def __init__(
         self,
         model: Decoder,
@@ -105,13 +112,12 @@ class _Run:
         self.ranks, self.writer = ranks, CheckpointWriter(ranks)
         self.folder = checkpoint_folder(settings.checkpoint_dir, out, ranks)
         self.model, self.phases, self.objective = model, phases, objective
-        self.out, self.settings, self.progress = out, settings, progress
+        self.out, self.seed, self.settings, self.progress = out, seed, settings, progress
         self.evaluation = evaluation
         self.starts = [sum(p.num_train_steps for p in phases[:i]) for i in range(len(phases) + 1)]
         first = phases[0].batch_at(0)
         length = first[0]["input_ids"].shape[1]
-        # Batches differ a little in objectives with padding; this estimate serves names and the compile
-        # choice.
+        # Batches differ a little in objectives with padding; this estimate serves names and the compile choice.
         self.total_tokens = sum(
             p.num_tokens or p.num_train_steps * sum(map(num_tokens, first if p is phases[0] else p.batch_at(0)))
             for p in phases
@@ -119,77 +125,66 @@ class _Run:
         flops = self.total_tokens * train_flops_per_token(model.config, length) / ranks.count
         self.device = device_of(model)
         self.backend = agreed_backend(settings, flops, self.device, ranks)
-        self.microbatches = self._way_through_microbatches()
+        self.facts = facts_of(self.backend, ranks)
+        self.microbatches = way_to_run(model, self._losses, ranks, phases)
         self.done = Counters(train_steps_done=0, num_tokens=0)
         self.optimizer: Optimizer | None = None
         self.guard = SpikeGuard(settings.spike_guard) if settings.spike_guard else None
+        self.streams = StreamLosses(settings.stream_names)
+        self.stopping = Stopping(settings, ranks, self._say)
         self.resumed_from: str | None = None
-        self.stop_signal: int | None = None
-        self.clock = Clock(settings.checkpoint_every_minutes, settings.time_limit_minutes)
         self.last_checkpoint: Checkpoint | None = None
-        self.seed = seed
         threads = None if self.backend.on_gpu else self.backend.num_threads
         self.peak = product_peak(self.backend.peak_precision, num_threads=threads, device=self.backend.device)
-        self.speed = self._speedometer()
-        self.streams = StreamLosses(settings.stream_names)
 
     def to_the_end(self) -> TrainReport:
         torch.manual_seed(derive_seed(self.seed, "train"))  # of every device
-        if self.backend.on_gpu:
+        on_gpu = self.backend.on_gpu
+        if on_gpu:
             torch.cuda.reset_peak_memory_stats(self.device)
         self._resume()
-        for note in self.backend.notes:
-            self.progress.say(f"{self.settings.label}: {note}")
-        counts = parameter_counts(self.model.config)
-        self.progress.say(
-            f"{self.settings.label}: {counts.total:,} parameters ({counts.without_embeddings:,} without embeddings), "
-            f"{self.starts[-1]:,} training steps, {self.total_tokens:,} tokens, {self.backend.precision}, "
-            + (self.backend.device if self.backend.on_gpu else f"{self.backend.num_threads} threads")
-        )
-        if self.peak is None and any(phase.flops_per_token for phase in self.phases):
-            why = no_peak(self.backend.peak_precision, self.backend.num_threads, self.backend.device)
-            self.progress.say(f"{self.settings.label}: no MFU: {why}")
+        for sentence in opening(self.model.config, self.phases, self.total_tokens, self.backend, self.peak):
+            self._say(sentence)
         if self.ranks.is_main:
-            write_json(self.out / RUN, self._description())
+            about = description(self.model.config, self.phases, self.total_tokens, self.settings, self.peak, self.facts)
+            write_json(self.out / RUN, about)
         started = time.perf_counter()
-        first_tokens = self.done.num_tokens
-        left = self.starts[-1] - self.done.train_steps_done
+        before = self.done
         self.model.train()
         with (
             self.writer,
-            self._log() as log,
-            Prefetch(
-                self._fed, self.done.train_steps_done, self.starts[-1], self.device if self.backend.on_gpu else None
-            ) as prefetch,
-            self.progress.bar(self.settings.label, left, "training steps") as bar,
-            self._signals(),
+            self._open_log() as log,
+            Prefetch(self._fed, before.train_steps_done, self.starts[-1], self.device if on_gpu else None) as prefetch,
+            self.progress.bar(self.settings.label, self.starts[-1] - before.train_steps_done, "training steps") as bar,
+            self.stopping.watching(),
         ):
-            self.speed = self._speedometer()
+            self.speed = Speedometer(self.peak, device_peak_bytes=self._device_peak_bytes if on_gpu else None)
             while self.done.train_steps_done < self.starts[-1]:
-                number = self.done.train_steps_done
-                before = self.done.num_tokens
+                number, tokens_before = self.done.train_steps_done, self.done.num_tokens
                 line = self._train_step(number, prefetch.get(number))
-                if number % self.settings.log_every == 0 or number + 1 in self.starts or "skipped" in line:
-                    streams = self.streams.take()  # on every rank, as a checkpoint may be written by any
-                    if log is not None:
-                        log.train_step({**line, **streams})
-                self._show(bar, log, line, self.done.num_tokens - before, prefetch.wait_share)
-                self._evaluate_when_due(log, line, before)
-                self._save_when_due(before)  # last, so that a line of any log is there when its checkpoint is
+                self._log_when_due(log, line)
+                self._show(bar, log, line, self.done.num_tokens - tokens_before, prefetch.wait_share)
+                self._evaluate_when_due(log, line, tokens_before)
+                self._save_when_due(tokens_before)  # last, so that a line of any log is there when its checkpoint is
             wait_share = prefetch.wait_share
             self.last_checkpoint = self.writer.finished() or self.last_checkpoint
-            asked = self._asked()
+            asked = self.stopping.asked(self.writer.longest_seconds)
             if asked > STOP:  # a signal in the last training step, or while its checkpoint was written
                 self._stop(asked)
         self.model.eval()
         seconds = time.perf_counter() - started
-        return self._report(seconds, self.done.num_tokens - first_tokens, wait_share)
-
-    def _speedometer(self) -> Speedometer:
-        return Speedometer(self.peak, device_peak_bytes=self._device_peak_bytes if self.backend.on_gpu else None)
-
-    def _device_peak_bytes(self) -> int:
-        return torch.cuda.max_memory_allocated(self.device)
+        return report(
+            lines=self.ranks.from_main(lambda: read_lines(self.out / TRAIN)),
+            done=self.done,
+            resumed_from=self.resumed_from,
+            seconds=seconds,
+            num_tokens=self.done.num_tokens - before.num_tokens,
+            speed=self.speed,
+            wait_share=wait_share,
+            device_peak_bytes=self._device_peak_bytes() if on_gpu else None,
+            guard=self.guard,
+            backend=self.backend,
+        )
 
     def _resume(self) -> None:
         with resumable(self.folder, self.settings.order_fingerprint, self._warn, self.ranks) as checkpoint:
@@ -197,73 +192,53 @@ class _Run:
                 self._go_on_from(checkpoint)
 
     def _go_on_from(self, checkpoint: Checkpoint) -> None:
-        settle(self.model)
-        own = dict(self.model.named_parameters())
-        weights = read_state(checkpoint, "model.", own, self.ranks)
-        if {k: v.shape for k, v in weights.items()} != {k: v.shape for k, v in own.items()}:
-            raise InputError(
-                f"checkpoint {checkpoint.place} holds a model of another shape. Move it away to start a new run."
-            )
-        with torch.no_grad():
-            for name, parameter in own.items():
-                parameter.copy_(weights[name])
-        self.streams.load_state(read_state(checkpoint, "log.", self.streams.state(), self.ranks))
-        self.done, self.resumed_from, self.last_checkpoint = checkpoint.counters, checkpoint.name, checkpoint
-        number = self.done.train_steps_done
+        number = checkpoint.counters.train_steps_done
+        goes_on: Optimizer | None = None
         if number < self.starts[-1]:
-            index = self._phase_index(number)
-            self.optimizer = Optimizer(self.model, self.phases[index].optimizer)
-            at_fresh_start = number == self.starts[index] and self.phases[index].reset_optimizer
-            if not at_fresh_start:
-                state = self.optimizer.state()
-                self.optimizer.load_state(read_state(checkpoint, "optimizer.", state, self.ranks))
-        if self.guard is not None:
-            guarded = read_state(checkpoint, "guard.", _as_tensors(self.guard.state()), self.ranks)
-            if "counts" in guarded:
-                self.guard.load_state({key: tensor.tolist() for key, tensor in guarded.items()})
-        facts = self._facts()
-        changed = {k: (v, facts[k]) for k, v in checkpoint.manifest["facts"].items() if facts.get(k) != v}
+            phase, in_phase = self._phase_at(number)
+            self.optimizer = Optimizer(self.model, phase.optimizer)
+            goes_on = None if in_phase == 0 and phase.reset_optimizer else self.optimizer
+        load_tensors(checkpoint, self.model, goes_on, self.guard, self.streams, self.ranks)
+        self.done, self.resumed_from, self.last_checkpoint = checkpoint.counters, checkpoint.name, checkpoint
+        changed = changed_facts(checkpoint.manifest["facts"], self.facts)
         if changed:
             self._warn(
                 f"this run goes on under other conditions ({changed}); its last bits may differ from an "
                 "undisturbed one."
             )
-        self.progress.say(
-            f"{self.settings.label}: resumed from checkpoint {checkpoint.name} after {number:,} training steps"
-        )
+        self._say(f"resumed from checkpoint {checkpoint.name} after {number:,} training steps")
 
-    def _warn(self, text: str) -> None:
-        self.progress.say(f"{self.settings.label}: warning: {text}")
-
-    def _phase_index(self, train_step: int) -> int:
-        return next(i for i in range(len(self.phases)) if train_step < self.starts[i + 1])
+    def _phase_at(self, number: int) -> tuple[Phase, int]:
+        """The phase of a training step, and the step's number in it."""
+        index = next(i for i in range(len(self.phases)) if number < self.starts[i + 1])
+        return self.phases[index], number - self.starts[index]
 
     def _fed(self, number: int) -> _Fed:
         """Called ahead, in another thread: what can be read without the GPU is read here."""
-        index = self._phase_index(number)
-        batches = self.phases[index].batch_at(number - self.starts[index])
-        batches = checked(batches, number, self.model.config.vocab_size)
+        phase, in_phase = self._phase_at(number)
+        batches = checked(phase.batch_at(in_phase), number, self.model.config.vocab_size)
         tokens = sum(num_tokens(batch) for batch in batches)
         return _Fed([on_device(batch, self.device) for batch in self.ranks.rows(batches)], tokens)
 
     def _train_step(self, number: int, fed: _Fed) -> dict[str, Any]:
-        index = self._phase_index(number)
-        phase, local = self.phases[index], number - self.starts[index]
-        if local == 0 and self.guard is not None:
+        """Losses and gradients of all microbatches, then one update. Returns a line for the log."""
+        phase, in_phase = self._phase_at(number)
+        if in_phase == 0 and self.guard is not None:
             self.guard.begin_phase()
-        if self.optimizer is None or local == 0:
+        if self.optimizer is None or in_phase == 0:
             self.optimizer = self._optimizer_of(phase, self.optimizer)
-        lr = phase.schedule(local)
-        losses, count, stats = self._over_ranks(*self._accumulate(fed.batches))
-        total = sum(losses)
-        norm = self._divide_and_clip(count)
-        loss = total / count
+        lr = phase.schedule(in_phase)
+        own = accumulate(self.microbatches, fed.batches, self.streams)
+        sums = over_ranks(own, self.streams, self.ranks)
+        clip_norm, copies = self.settings.clip_norm, self.microbatches.copies
+        norm = divide_and_clip(self.model, sums.num_items, clip_norm, self.ranks, copies)
+        loss = sum(sums.losses) / sums.num_items
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self.last_checkpoint = self.writer.finished() or self.last_checkpoint
             raise DiglotError(
                 f"training step {number} of phase '{phase.name}' has loss {loss} and gradient norm {norm}; the weights "
                 f"were not touched. Lower the learning rate (it was {lr:.3g}) or look at what it read"
-                f"{self._where(number, losses)}. "
+                f"{self._where(number, sums.losses)}. "
                 f"Last checkpoint: {self.last_checkpoint.name if self.last_checkpoint else 'none'}."
             )
         why = self.guard.objection({"grad_norm": norm, "loss": loss}, number) if self.guard is not None else None
@@ -275,13 +250,17 @@ class _Run:
             "train_step": number,
             "phase": phase.name,
             "num_tokens": self.done.num_tokens,
-            "num_items": count,
+            "num_items": sums.num_items,
             "loss": loss,
-            **{name: value / count for name, value in stats.items()},
+            **{name: value / sums.num_items for name, value in sums.stats.items()},
             "learning_rate": lr,
             "grad_norm": norm,
             **({"skipped": True, "why": why} if why is not None else {}),
         }
+
+    def _losses(self, model: Decoder, batch: Batch) -> ItemLosses:
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.backend.autocasts):
+            return self.objective(model, batch)
 
     def _optimizer_of(self, phase: Phase, before: Optimizer | None) -> Optimizer:
         """With the phase's settings; goes on with the state of the optimizer before it, or starts afresh."""
@@ -296,78 +275,31 @@ class _Run:
     def _where(self, number: int, losses: Sequence[float]) -> str:
         """Where to look for what went wrong: the microbatches with a loss that is not finite, and what was read."""
         broken = [str(i) for i, loss in enumerate(losses) if not math.isfinite(loss)]
-        index = self._phase_index(number)
-        reads = self.phases[index].reads
+        phase, in_phase = self._phase_at(number)
         return (f" (microbatch {', '.join(broken)} of 0..{len(losses) - 1})" if broken and len(losses) > 1 else "") + (
-            f": {reads(number - self.starts[index])}" if reads is not None else ""
+            f": {phase.reads(in_phase)}" if phase.reads is not None else ""
         )
-
-    def _way_through_microbatches(self) -> Microbatches:
-        if self.ranks.grid is None or self.ranks.grid.shape.pipeline == 1:
-            return OneByOne(lambda batch: self._losses(self.model, batch))
-        # Imports torch's pipelines and the compiler, seconds that no other run need wait for.
-        from diglot.train.parallel.pipeline import Pipelined
-
-        for phase in self.phases:
-            where = f"the first training step of phase '{phase.name}'"
-            check_microbatches(len(phase.batch_at(0)), self.ranks.grid.shape.pipeline, where)
-        return Pipelined(self.model, self._losses, self.ranks)
-
-    def _losses(self, model: Decoder, batch: Batch) -> ItemLosses:
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.backend.autocasts):
-            return self.objective(model, batch)
-
-    def _accumulate(self, batches: list[Batch]) -> tuple[list[float], int, dict[str, float]]:
-        """The loss of each microbatch of a training step, and the sums of their counts and gradients."""
-        found, counts, stats = list[Tensor](), list[int | Tensor](), dict[str, list[Tensor]]()
-        for batch, losses in zip(batches, self.microbatches.run(batches), strict=True):
-            found.append(losses.total.detach())
-            counts.append(losses.count)
-            self.streams.add(batch, losses)
-            for name, value in losses.stats.items():
-                stats.setdefault(name, []).append(value.detach())
-        # Numbers are read once a training step: reading one waits for all that the GPU has still to do.
-        values = iter(_read([*found, *counts, *(value for each in stats.values() for value in each)]))
-        return (
-            [next(values) for _ in found],
-            int(_sum([next(values) for _ in counts])),
-            {name: _sum([next(values) for _ in each]) for name, each in stats.items()},
-        )
-
-    def _over_ranks(
-        self, losses: list[float], count: int, stats: dict[str, float]
-    ) -> tuple[list[float], int, dict[str, float]]:
-        """The same of all ranks together, so that each of them decides alike."""
-        items, *values = self.ranks.sums([count, *losses, *stats.values(), *self.streams.of_step()])
-        if items == 0:
-            raise InputError("a training step has no item to learn from: every target is masked. Check the batches.")
-        losses, values = values[: len(losses)], values[len(losses) :]
-        self.streams.close_step(values[len(stats) :])
-        return losses, int(items), dict(zip(stats, values[: len(stats)], strict=True))
-
-    def _divide_and_clip(self, count: int) -> float:
-        """Turn summed gradients into those of the mean loss, clipped; returns the norm before clipping."""
-        grads = {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}
-        copies = self.microbatches.copies
-        norm = gradient_norm([grad for name, grad in grads.items() if name not in copies], self.ranks) / count
-        clip = self.settings.clip_norm
-        shrink = 1.0 if clip is None or norm <= clip else clip / norm
-        torch._foreach_mul_([local(grad) for grad in grads.values()], shrink / count)
-        return norm
 
     def _zero_grad(self) -> None:
         for parameter in self.model.parameters():
             parameter.grad = None
 
-    def _show(self, bar: Bar, log: TrainLog | None, line: dict[str, Any], tokens: int, wait_share: float) -> None:
+    def _log_when_due(self, log: TrainLog | None, line: dict[str, Any]) -> None:
         number = line["train_step"]
-        cost = self.phases[self._phase_index(number)].flops_per_token
+        if number % self.settings.log_every == 0 or number + 1 in self.starts or "skipped" in line:
+            streams = self.streams.take()  # on every rank, as a checkpoint may be written by any
+            if log is not None:
+                log.train_step({**line, **streams})
+
+    def _show(self, bar: Bar, log: TrainLog | None, line: dict[str, Any], tokens: int, wait_share: float) -> None:
+        phase, _ = self._phase_at(line["train_step"])
+        cost = phase.flops_per_token
         self.speed.tick(tokens, None if cost is None else cost * tokens / self.ranks.count)  # of this rank's cores
         bar.advance(1, f"loss {line['loss']:.3f}  {line['num_tokens']:,} tokens, {self.speed.note()}  {line['phase']}")
         timing = self.speed.line(last=self.done.train_steps_done == self.starts[-1])
         if log is not None and timing:
             timing["loader_wait_share"] = round(wait_share, 5)
-            log.timing({"train_step": number, "num_tokens": line["num_tokens"], **timing})
+            log.timing({"train_step": line["train_step"], "num_tokens": line["num_tokens"], **timing})
 
     def _evaluate_when_due(self, log: TrainLog | None, line: dict[str, Any], tokens_before: int) -> None:
         if self.evaluation is None:
@@ -383,25 +315,12 @@ class _Run:
                 log.evaluation({key: line[key] for key in ("train_step", "phase", "num_tokens")} | dict(found))
 
     def _save_when_due(self, tokens_before: int) -> None:
-        due, asked = self._due(tokens_before), self._asked()
+        due, asked = self._due(tokens_before), self.stopping.asked(self.writer.longest_seconds)
         if due is not None or asked >= SAVE:
             self._save(due or ("rolling" if asked == SAVE else "emergency"))
         if asked >= STOP and self.done.train_steps_done < self.starts[-1]:
             self.last_checkpoint = self.writer.finished()
             self._stop(asked)
-
-    def _asked(self) -> int:
-        """SAVE, STOP, or STOP plus a signal's number: what a signal to one rank or rank 0's clock asks of all."""
-        asked = self.clock.asks(self.writer.longest_seconds) if self.ranks.is_main else 0
-        return self.ranks.largest(asked if self.stop_signal is None else STOP + self.stop_signal)
-
-    def _stop(self, asked: int) -> None:
-        assert self.last_checkpoint is not None
-        why = f"by {signal.Signals(asked - STOP).name}" if asked > STOP else f"before {self.clock.limit}"
-        raise DiglotError(
-            f"stopped {why} after training step {self.done.train_steps_done:,} of {self.starts[-1]:,}; checkpoint "
-            f"{self.last_checkpoint.name} is saved. Run the same command again to go on from it."
-        )
 
     def _due(self, tokens_before: int) -> Retention | None:
         """The class of the checkpoint that is due after this training step; None for no checkpoint."""
@@ -416,14 +335,9 @@ class _Run:
 
     def _save(self, retention: Retention) -> None:
         assert self.optimizer is not None
-        settle(self.model)
-        tensors = {f"model.{name}": parameter.detach() for name, parameter in self.model.named_parameters()}
-        tensors |= {f"optimizer.{name}": tensor for name, tensor in self.optimizer.state().items()}
-        if self.guard is not None:
-            tensors |= {f"guard.{key}": tensor for key, tensor in _as_tensors(self.guard.state()).items()}
-        tensors |= {f"log.{key}": tensor for key, tensor in self.streams.state().items()}
+        tensors = tensors_to_save(self.model, self.optimizer, self.guard, self.streams)
         self.last_checkpoint = self.writer.finished() or self.last_checkpoint  # one at a time
-        self.clock.saved()
+        self.stopping.clock.saved()
         self.writer.write(
             self.folder,
             checkpoint_name(self.done.num_tokens, self.total_tokens),
@@ -432,100 +346,23 @@ class _Run:
             counters=self.done,
             retention=retention,
             order_fingerprint=self.settings.order_fingerprint,
-            facts=self._facts(),
+            facts=self.facts,
         )
 
-    def _description(self) -> dict[str, Any]:
-        """run.json: what `diglot watch` shows beside the logs."""
-        return {
-            "label": self.settings.label,
-            "phases": [{"name": phase.name, "num_train_steps": phase.num_train_steps} for phase in self.phases],
-            "num_tokens": self.total_tokens,
-            "parameters": parameter_counts(self.model.config).total,
-            **({"checkpoint_dir": self.settings.checkpoint_dir} if self.settings.checkpoint_dir else {}),
-            "peak": f"{self.peak.subject}: {self.peak.text}" if self.peak else None,
-            **self._facts(),
-        }
+    def _stop(self, asked: int) -> None:
+        assert self.last_checkpoint is not None
+        raise self.stopping.error(asked, self.done.train_steps_done, self.starts[-1], self.last_checkpoint)
 
-    def _facts(self) -> dict[str, Any]:
-        """What can change the last bits of a result."""
-        return {
-            "device": self.backend.device,
-            "precision": self.backend.precision,
-            "compiled": self.backend.compiled,
-            "deterministic": self.backend.deterministic,
-            "num_threads": self.backend.num_threads,
-            "num_ranks": self.ranks.count,
-            "torch": torch.__version__,
-        }
-
-    def _log(self) -> contextlib.AbstractContextManager[TrainLog | None]:
+    def _open_log(self) -> contextlib.AbstractContextManager[TrainLog | None]:
         if not self.ranks.is_main:
             return contextlib.nullcontext()
         return TrainLog(self.out, self.done.train_steps_done, self.settings.loggers, self.settings.label)
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """A first SIGINT or SIGTERM lets the training step finish and saves; a second one acts as usual."""
-        if threading.current_thread() is not threading.main_thread():
-            yield  # only the main thread may set handlers
-            return
+    def _say(self, text: str) -> None:
+        self.progress.say(f"{self.settings.label}: {text}")
 
-        def note(number: int, frame: FrameType | None) -> None:
-            self.stop_signal = number
-            for which, handler in before.items():
-                signal.signal(which, handler)
-            self.progress.say(
-                f"{self.settings.label}: stopping after this training step; a second signal stops at once."
-            )
+    def _warn(self, text: str) -> None:
+        self._say(f"warning: {text}")
 
-        before = {which: signal.signal(which, note) for which in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for which, handler in before.items():
-                signal.signal(which, handler)
-
-    def _report(self, seconds: float, tokens: int, wait_share: float) -> TrainReport:
-        written = self.ranks.from_main(lambda: read_lines(self.out / TRAIN))
-        lines = [line for line in written if not line.get("skipped")]
-        losses = [line["loss"] for line in lines]
-        tail = losses[-max(1, len(losses) // 10) :]
-        return TrainReport(
-            num_train_steps=self.done.train_steps_done,
-            num_tokens=self.done.num_tokens,
-            final_loss=sum(tail) / len(tail),
-            phase_losses={line["phase"]: line["loss"] for line in lines},
-            resumed_from=self.resumed_from,
-            seconds=seconds,
-            first_train_step_seconds=self.speed.first_seconds,
-            evaluation_seconds=self.speed.paused_seconds,
-            tokens_per_second=tokens / (seconds - self.speed.paused_seconds) if tokens else 0.0,
-            mfu=self.speed.mfu,
-            peak=f"{self.peak.subject}: {self.peak.text}" if self.peak else None,
-            resident_peak_bytes=resident_peak_bytes(),
-            device_peak_bytes=self._device_peak_bytes() if self.backend.on_gpu else None,
-            loader_wait_share=wait_share,
-            num_skipped=self.guard.num_skipped if self.guard is not None else 0,
-            device=self.backend.device,
-            num_threads=self.backend.num_threads,
-            precision=self.backend.precision,
-            compiled=self.backend.compiled,
-            notes=self.backend.notes,
-        )
-
-
-def _read(numbers: Sequence[int | Tensor]) -> list[float]:
-    """Numbers of a training step, in float64, with one wait for the device that the tensors lie on."""
-    tensors = [number for number in numbers if isinstance(number, Tensor)]
-    read = iter(torch.stack([tensor.double() for tensor in tensors]).tolist() if tensors else [])
-    return [next(read) if isinstance(number, Tensor) else float(number) for number in numbers]
-
-
-def _sum(values: Sequence[float]) -> float:
-    """One after the other; Python 3.12's own sum carries what is lost, which would be other last bits than 3.11's."""
-    return functools.reduce(operator.add, values, 0.0)
-
-
-def _as_tensors(lists: Mapping[str, list[float]]) -> dict[str, Tensor]:
-    return {key: torch.tensor(values, dtype=torch.float64) for key, values in lists.items()}
+    def _device_peak_bytes(self) -> int:
+        return torch.cuda.max_memory_allocated(self.device)

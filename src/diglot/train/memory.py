@@ -21,12 +21,8 @@ from diglot.model.accounting import (
     spoken,
 )
 from diglot.model.config import DecoderConfig
+from diglot.train.objectives.chunks import CHUNK_LOGITS, CHUNK_LOGITS_ON_A_GPU
 from diglot.train.optimizer_config import Kind
-
-CHUNK_LOGITS = 2**21  # 8 MB of float32: what a core's share of the last-level cache holds
-# 4,096 rows of a vocabulary of 64k, about 2.7 GB while a chunk is worked on. Each chunk reads and writes the gradient
-# of the whole output matrix once: for fewer rows that would take longer than the products.
-CHUNK_LOGITS_ON_A_GPU = 2**28
 
 EIGHT_BIT_BLOCK = 256  # numbers that share a scale in AdamW's 8-bit moments
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
-from diglot.train.types import Batch, ItemLosses
+from diglot.model.decoder import Decoder
+from diglot.train.parallel.ranks import Ranks
+from diglot.train.parallel.stages import check_microbatches
+from diglot.train.types import Batch, ItemLosses, Objective, Phase
 
 
 class Microbatches(Protocol):
@@ -22,6 +25,19 @@ class Microbatches(Protocol):
         Where a rank does not see losses, they are zero, under the names that the others have.
         """
         ...
+
+
+def way_to_run(model: Decoder, objective: Objective, ranks: Ranks, phases: Sequence[Phase]) -> Microbatches:
+    """How these ranks run microbatches. Raises ConfigError where a phase has too few for the stages of a pipeline."""
+    if ranks.grid is None or ranks.grid.shape.pipeline == 1:
+        return OneByOne(lambda batch: objective(model, batch))
+    # Imports torch's pipelines and the compiler, seconds that no other run need wait for.
+    from diglot.train.parallel.pipeline import Pipelined
+
+    for phase in phases:
+        where = f"the first training step of phase '{phase.name}'"
+        check_microbatches(len(phase.batch_at(0)), ranks.grid.shape.pipeline, where)
+    return Pipelined(model, objective, ranks)
 
 
 class OneByOne:

@@ -21,7 +21,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from diglot.train.device import fp32_products
-from diglot.train.parallel.sharding import is_divided, local, mesh_of, part_like, whole
+from diglot.train.parallel.parts import is_divided, local, mesh_of, part_like, whole
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh

@@ -180,7 +180,7 @@ def _fetched(
                     damage = _fetch(folder, checkpoint)
                 except DiglotError as met:
                     error = met
-            answers = ranks.gathered((damage, error))
+            answers = ranks.of_each((damage, error))
             for _, other in answers:
                 if other is not None:
                     raise other
@@ -192,7 +192,7 @@ def _fetched(
                         "not there. All ranks of a machine need the same TMPDIR."
                     )
                 yield checkpoint
-                ranks.gathered(None)  # nobody reads any more
+                ranks.of_each(None)  # nobody reads any more
                 return
             if ranks.is_main:
                 warn(f"checkpoint {checkpoint.name} is damaged ({damage}); going back to the one before it.")

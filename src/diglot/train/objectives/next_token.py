@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from diglot.model.decoder import Decoder
-from diglot.train.memory import CHUNK_LOGITS, CHUNK_LOGITS_ON_A_GPU
+from diglot.train.objectives.chunks import CHUNK_LOGITS, CHUNK_LOGITS_ON_A_GPU
 from diglot.train.objectives.router import with_router_losses
 from diglot.train.types import IGNORE, Batch, ItemLosses, Objective, RowLosses
 

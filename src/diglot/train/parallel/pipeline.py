@@ -25,8 +25,8 @@ from torch.distributed.pipelining import PipelineStage, Schedule1F1B
 from diglot.core.errors import ConfigError, DiglotError
 from diglot.model.decoder import Decoder, Trunk
 from diglot.model.experts import RouterStats
+from diglot.train.parallel.parts import local
 from diglot.train.parallel.ranks import Ranks
-from diglot.train.parallel.sharding import local
 from diglot.train.parallel.stages import TIED, check_microbatches, stage_of
 from diglot.train.types import IGNORE, Batch, ItemLosses, Objective, RowLosses
 

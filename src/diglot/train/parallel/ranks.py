@@ -117,14 +117,6 @@ class Ranks:
         dist.all_reduce(summed)
         return summed.tolist()
 
-    def gathered(self, value: Result) -> list[Result]:
-        """The value of every rank, on every rank. Over the group for checkpoints, also beside training steps."""
-        if self.launch is None:
-            return [value]
-        found: list[Any] = [None] * self.count
-        dist.all_gather_object(found, value, group=self.files)
-        return found
-
     def largest(self, value: int) -> int:
         """The largest value of all ranks."""
         if self.launch is None:
@@ -134,7 +126,10 @@ class Ranks:
         return int(found)
 
     def of_each(self, value: Result) -> list[Result]:
-        """The value that each rank gave, in the order of ranks."""
+        """The value that each rank gave, on every rank and in the order of ranks.
+
+        Over the group for checkpoints, so that it may be asked for beside training steps.
+        """
         if self.launch is None:
             return [value]
         values: list[Any] = [None] * self.count

@@ -9,7 +9,7 @@ the loss work on those tokens alone, with whole weights: `train/parallel/shardin
 tokens are kept for the backward pass, where Megatron gathers them again; `recompute_every` does that for whole layers.
 
 A fused matrix is several parameters then, as each of the matrices in it is cut by itself: `qkv.weight` becomes
-`qkv.q.weight`, `qkv.k.weight` and `qkv.v.weight`. `fused` turns names and tensors back, and
+`qkv.q.weight`, `qkv.k.weight` and `qkv.v.weight`. `train/parallel/whole_model.py` puts them together again, and
 `train/parallel/checkpoint_parts.py` reads a checkpoint of either kind.
 """
 
@@ -27,7 +27,7 @@ from diglot.model.config import DecoderConfig
 from diglot.model.decoder import Decoder
 from diglot.model.feed_forward import FeedForward
 from diglot.train.parallel.collectives import gathered, summed_part
-from diglot.train.parallel.fused_names import PARTS, fused_name
+from diglot.train.parallel.fused_names import PARTS
 from diglot.train.parallel.grid import Grid
 
 if TYPE_CHECKING:
@@ -95,14 +95,6 @@ def divide_matrices(model: Decoder, grid: Grid) -> None:
         heights = dict.fromkeys(PARTS["gate_up"], ffn.down.in_features)
         ffn.add_module("gate_up", IntoParts(ffn.gate_up, heights, mesh))
         ffn.add_module("down", OutOfParts(ffn.down, mesh))
-
-
-def fused(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Whole tensors by parameter name, with the parts of fused ones one below the other again, in order."""
-    rows: dict[str, list[Tensor]] = {}
-    for name, tensor in tensors.items():
-        rows.setdefault(fused_name(name) or name, []).append(tensor)
-    return {name: torch.cat(parts) if len(parts) > 1 else parts[0] for name, parts in rows.items()}
 
 
 def _divided(tensor: Tensor, mesh: DeviceMesh, dim: int) -> nn.Parameter:
