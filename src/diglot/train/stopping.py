@@ -29,6 +29,7 @@ class Stopping:
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
         """While training steps run. A first SIGINT or SIGTERM lets one finish and saves; a second one acts as usual."""
+        self.clock.begin()
         if threading.current_thread() is not threading.main_thread():
             yield  # only the main thread may set handlers
             return
