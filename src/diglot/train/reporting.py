@@ -55,7 +55,9 @@ def description(
 
 
 def facts_of(backend: Backend, ranks: Ranks) -> dict[str, Any]:
-    """What can change the last bits of a result."""
+    """What can change the last bits of a result. `grid`: the axes that have several ranks."""
+    axes = {} if ranks.grid is None else {**ranks.grid.shape._asdict(), "expert": ranks.grid.expert}
+    grid = {axis: size for axis, size in axes.items() if size > 1}
     return {
         "device": backend.device,
         "precision": backend.precision,
@@ -63,13 +65,19 @@ def facts_of(backend: Backend, ranks: Ranks) -> dict[str, Any]:
         "deterministic": backend.deterministic,
         "num_threads": backend.num_threads,
         "num_ranks": ranks.count,
+        **({"grid": grid} if grid else {}),
         "torch": torch.__version__,
     }
 
 
 def changed_facts(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Those of a checkpoint's `facts_of` that are others now."""
-    return {name: (value, now.get(name)) for name, value in before.items() if now.get(name) != value}
+    """Those of a checkpoint's `facts_of` that are others now. On a GPU the threads of the CPU change no bit."""
+    harmless = {"num_threads"} if before.get("device") == now["device"] != "cpu" else set[str]()
+    return {
+        name: (value, now.get(name))
+        for name, value in before.items()
+        if now.get(name) != value and name not in harmless
+    }
 
 
 def report(
