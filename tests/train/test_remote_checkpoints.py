@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import tiny_run
+import torch
 from faulty_store import FaultyStore
 from test_resume import same_result, stop_after
 
@@ -16,7 +18,9 @@ from diglot.core.errors import ConfigError, DiglotError
 from diglot.core.progress import Progress
 from diglot.core.remote import RemoteFolder
 from diglot.corpus.read import remote as reading
-from diglot.train.checkpoints import checkpoints
+from diglot.train import checkpoint_files
+from diglot.train.checkpoint_files import CheckpointWriter
+from diglot.train.checkpoints import Counters, checkpoints
 from diglot.train.remote_checkpoints import remote_checkpoints
 
 
@@ -98,6 +102,30 @@ def test_a_save_that_breaks_off_stops_the_run_at_the_next_and_the_one_before_it_
     assert "checkpoint 0000000.4K has no readable manifest and is passed over" in capsys.readouterr().err
     same_result(undisturbed, tmp_path / "out")
     assert remote_checkpoints(RemoteFolder(url))[1:] == ([], [])
+
+
+def test_files_of_a_rank_that_cannot_begin_its_part_do_not_stay(
+    tmp_path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cannot(tensors: Any, files: Path, ranks: Any) -> None:
+        (files / "part").write_bytes(b"begun")
+        raise RuntimeError("connection closed by peer")
+
+    monkeypatch.setattr(checkpoint_files, "_saved", cannot)
+    one_of_two: Any = SimpleNamespace(count=2, is_main=True, launch=None, from_main=lambda work: work())
+    with CheckpointWriter(one_of_two) as writer, pytest.raises(RuntimeError, match="closed by peer") as raised:
+        writer.write(
+            RemoteFolder(f"file://{tmp_path}/store"),
+            "0000000.1K",
+            {"model.w": torch.zeros(2)},
+            keep_rolling=None,
+            counters=Counters(train_steps_done=1, num_tokens=64),
+            retention="rolling",
+            order_fingerprint="same",
+            facts={},
+        )
+    assert list(scratch.iterdir()) == []
+    del raised  # which kept the frames: nothing is removed only because nobody holds it any more
 
 
 def test_a_half_written_checkpoint_goes_with_the_next_save(tmp_path: Path) -> None:

@@ -146,12 +146,13 @@ class CheckpointWriter:
     ) -> Future[Checkpoint | None]:
         """Every rank writes its part and sends it; when all have, rank 0 sends the manifest."""
         free = self.ranks.from_main(lambda: begin_remote(folder, name, notes["counters"]))
-        opened = contextlib.ExitStack()
-        files = opened.enter_context(staging(folder, self.ranks))
-        parts = _saved(tensors, files, self.ranks)
+        with contextlib.ExitStack() as opened:
+            files = opened.enter_context(staging(folder, self.ranks))
+            parts = _saved(tensors, files, self.ranks)
+            until_sent = opened.pop_all()
 
         def finish() -> Checkpoint | None:
-            with opened:
+            with until_sent:
                 _wait_for(parts, files)
                 facts = self._sent(folder, free, files)
                 return seal_remote(folder, free, facts, keep_rolling, notes) if self.ranks.is_main else None
