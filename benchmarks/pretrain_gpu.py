@@ -7,6 +7,8 @@ Workload: MAP-Neo's 2B (`map-neo-2b`, published) and a 1B of its proportions (`m
           steps of warm-up, then five.
 Compared: ours through `diglot.train.loop.train`: compiled and eager, bf16 and fp8, deterministic (as runs are) and not;
           transformers' LlamaForCausalLM of the same shape (bf16 autocast, SDPA, fused AdamW), compiled and eager.
+          The microbatch is the largest that our loss, which never holds all logits, should leave room for; where
+          transformers runs out of memory with it, the next smaller one is tried, and the row says so.
 Reports:  tokens/s over the five training steps, and of the slowest and the fastest; MFU against the bf16 product peak
           that the script measures itself, for fp8 too; peak memory beside what `train/memory.py` predicts.
 MFU:      FLOPs per token = 6 (matrices of the layers + output matrix) + 12 (T / 2) H Hd per layer, with recomputation
@@ -19,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import importlib.util
 import itertools
 import json
@@ -53,6 +56,7 @@ from diglot.train.peak_measurement import CUDA_WIDTH, measure_product
 
 WARMUP, TIMED = 2, 5  # training steps
 TOKENS_PER_STEP = 65_536
+TRIES = ((16_384, 0), (8192, 0), (8192, 4), (8192, 3), (8192, 2), (8192, 1))  # microbatch tokens, recompute_every
 BUDGET_S = 560.0  # of the whole script
 CASE_BUDGET_S = 150.0
 PEAK_S = 3.0
@@ -159,19 +163,27 @@ def measured(case: Case, shape: DecoderConfig | None = None) -> dict[str, Any]:
         return {"outcome": f"not run: {'it starts by its own command' if there else 'torchtitan is not installed'}"}
     if case.engine == "hugging face" and importlib.util.find_spec("transformers") is None:
         return {"outcome": "not run: transformers is not installed"}
-    fit = fitting(shape, length, device)
-    row = {
+    row: dict[str, Any] = {
         "parameters": parameter_counts(shape).total,
         "flops_per_token": train_flops_per_token(shape, length),
-        **asdict(fit),
     }
-    run = ours if case.engine == "diglot" else hugging_face
-    try:
-        seconds = run(case, shape, length, fit, device)
-    except torch.OutOfMemoryError:
+    run, fits = ours, [fitting(shape, length, device)]
+    if case.engine == "hugging face":
+        run, fits = hugging_face, [*fits, *smaller(fits[0], shape)]
+    too_large, seconds = list[str](), None
+    for fit in fits:
+        row |= asdict(fit)
+        try:
+            seconds = run(case, shape, length, fit, device)
+            break
+        except torch.OutOfMemoryError:
+            too_large.append(cut_of(row))
+        except ConfigError as error:
+            return {"outcome": f"not run: {error}"}
+        forget(device)
+    row["too_large"] = too_large
+    if seconds is None:
         return {**row, "outcome": "out of memory"}
-    except ConfigError as error:
-        return {"outcome": f"not run: {error}"}
     speeds = [fit.tokens_per_step / second for second in seconds]
     return {
         **row,
@@ -201,12 +213,31 @@ def fitting(shape: DecoderConfig, length: int, device: torch.device) -> Fit:
     if device.type != "cuda":
         return Fit(4 * length, 2 * length, 0, predicted_bytes(shape, 2 * length, 0))
     total = torch.cuda.get_device_properties(device).total_memory
-    tries = [(16_384, 0), (8192, 0), (8192, 4), (8192, 3), (8192, 2), (8192, 1)]
-    for microbatch, every in tries:
+    for microbatch, every in TRIES:
         needed = predicted_bytes(shape, microbatch, every)
         if needed < 0.9 * total:
             break
     return Fit(TOKENS_PER_STEP, microbatch, every, needed)
+
+
+def smaller(fit: Fit, shape: DecoderConfig) -> list[Fit]:
+    """What is left of TRIES behind `fit` and is another way for transformers, largest first."""
+    cut = (fit.microbatch_tokens, fit.recompute_every)
+    left = TRIES[TRIES.index(cut) + 1 :] if cut in TRIES else ()
+    ways = {(microbatch, min(every, 1)) for microbatch, every in left} - {(cut[0], min(cut[1], 1))}
+    return [
+        Fit(fit.tokens_per_step, microbatch, every, predicted_bytes(shape, microbatch, every))
+        for microbatch, every in sorted(ways, key=lambda way: (-way[0], way[1]))
+    ]
+
+
+def forget(device: torch.device) -> None:
+    """Give back what a run that broke off has left on the GPU."""
+    torch.compiler.reset()
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
 
 
 def predicted_bytes(shape: DecoderConfig, microbatch_tokens: int, recompute_every: int) -> int:
@@ -364,10 +395,15 @@ def table_row(row: dict[str, Any]) -> str:
         return f"| {row['name']} | {row['outcome']} | | | | |"
     mfu = f"{row['mfu']:.1%}" if "mfu" in row else ""
     memory = "" if row["memory_bytes"] is None else f"{row['memory_bytes'] / 1e9:.1f} GB"
+    failed = f"; out of memory with {'; '.join(row['too_large'])}" if row["too_large"] else ""
     return (
         f"| {row['name']} | {row['tokens_per_second']:,.0f} ({row['low']:,.0f}-{row['high']:,.0f}) | {mfu} "
-        f"| {memory} | {row['predicted_bytes'] / 1e9:.1f} GB | {row['microbatch_tokens']:,}, {row['recompute_every']} |"
+        f"| {memory} | {row['predicted_bytes'] / 1e9:.1f} GB | {cut_of(row)}{failed} |"
     )
+
+
+def cut_of(row: dict[str, Any]) -> str:
+    return f"{row['microbatch_tokens']:,}, {row['recompute_every']}"
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from benchmarks import pretrain_gpu
@@ -57,5 +58,24 @@ def test_memory_that_is_not_there_is_a_row_too(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(pretrain_gpu, "ours", too_large)
     row = pretrain_gpu.measured(replace(pretrain_gpu.CASES[0], compiled=False), pretrain_gpu.TINY)
     assert row["outcome"] == "out of memory"
+    assert row["too_large"] == ["128, 0"], "ours is not tried again: it should have fitted"
     assert row["predicted_bytes"] > 0
     assert "out of memory" in pretrain_gpu.table_row({"name": "x", **row})
+
+
+def test_transformers_gets_a_smaller_microbatch_where_ours_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fits_with_recomputation(case: object, shape: object, length: int, fit: pretrain_gpu.Fit, device: object) -> Any:
+        if not fit.recompute_every:
+            raise pretrain_gpu.torch.OutOfMemoryError("CUDA out of memory")
+        return [1.0] * pretrain_gpu.TIMED
+
+    chosen = pretrain_gpu.Fit(65_536, 16_384, 0, 1)
+    monkeypatch.setattr(pretrain_gpu, "hugging_face", fits_with_recomputation)
+    monkeypatch.setattr(pretrain_gpu, "fitting", lambda *_: chosen)
+    case = next(case for case in pretrain_gpu.CASES if case.engine == "hugging face")
+    row = pretrain_gpu.measured(case, pretrain_gpu.TINY)
+    assert (row["microbatch_tokens"], row["recompute_every"]) == (8192, 1)
+    assert row["too_large"] == ["16,384, 0", "8,192, 0"]
+    assert pretrain_gpu.table_row({"name": "x", **row}).endswith("8,192, 1; out of memory with 16,384, 0; 8,192, 0 |")
+    small = replace(chosen, microbatch_tokens=8192, recompute_every=3)
+    assert pretrain_gpu.smaller(small, pretrain_gpu.TINY) == [], "it recomputes every layer already"
