@@ -117,13 +117,37 @@ def test_long_runs_on_a_gpu_are_compiled_without_a_cxx_compiler(monkeypatch: pyt
 
 def test_every_rank_does_what_rank_0_decided_with_threads_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     of_rank_0 = Backend("cpu", 64, "bf16", True, True, ())
-    other: Any = SimpleNamespace(is_main=False, from_main=lambda work: of_rank_0)
+    other = one_of_two(1, of_rank_0)
     monkeypatch.setattr(backend_module, "host", lambda: SimpleNamespace(cxx_compiler="g++", has_native_bf16=False))
     found = agreed_backend(tiny_run.settings(num_threads=3), 0.0, torch.device("cpu"), other)
     assert found == replace(of_rank_0, num_threads=3)
     monkeypatch.setattr(backend_module, "host", lambda: SimpleNamespace(cxx_compiler=None, has_native_bf16=False))
-    with pytest.raises(ConfigError, match=r"this rank's machine lacks a C\+\+ compiler"):
+    with pytest.raises(ConfigError, match=r"rank 1 cannot .* its machine lacks a C\+\+ compiler"):
         agreed_backend(tiny_run.settings(), 0.0, torch.device("cpu"), other)
+
+
+def one_of_two(rank: int, chosen: Backend, said_by_other: str | None = None) -> Any:
+    """A rank that is told what rank 0 chose and what the other one objects to."""
+    return SimpleNamespace(
+        is_main=rank == 0,
+        from_main=lambda work: chosen,
+        of_each=lambda said: [said, said_by_other] if rank == 0 else [said_by_other, said],
+    )
+
+
+@pytest.mark.parametrize(("precision", "capability"), [("bf16", (7, 5)), ("fp8", (8, 0))])
+def test_a_rank_whose_gpu_lacks_the_precision_stops_all_and_is_named(
+    monkeypatch: pytest.MonkeyPatch, precision: Any, capability: tuple[int, int]
+) -> None:
+    settings, chosen = tiny_run.settings(), Backend("Some GPU", 1, precision, False, True, ())
+    gpu_of(monkeypatch, capability)
+    with pytest.raises(ConfigError, match=rf"rank 1 cannot .* precision: {precision} needs") as here:
+        agreed_backend(settings, 0.0, GPU, one_of_two(1, chosen))
+    gpu_of(monkeypatch, (9, 0))
+    said = str(here.value).partition("decided: ")[2]
+    with pytest.raises(ConfigError) as there:
+        agreed_backend(settings, 0.0, GPU, one_of_two(0, chosen, said))
+    assert str(there.value) == str(here.value)
 
 
 def test_a_run_on_a_gpu_tells_its_name_and_its_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,17 +87,25 @@ def agreed_backend(settings: LoopSettings, total_flops: float, device: torch.dev
     """`choose_backend` of rank 0 on every rank, so that mixed machines do not train in mixed precision.
 
     Threads are each rank's own.
-    Raises: ConfigError on a rank whose machine cannot do what rank 0's decided.
+    Raises: ConfigError on every rank where the machine of one cannot do what rank 0 decided.
     """
     chosen = ranks.from_main(lambda: choose_backend(settings, total_flops, device))
-    if ranks.is_main:
-        return chosen
+    for rank, objection in enumerate(ranks.of_each(_objection(chosen, device))):
+        if objection is not None:
+            raise ConfigError(f"rank {rank} cannot train as rank 0 decided: {objection}")
+    return chosen if ranks.is_main else replace(chosen, num_threads=settings.num_threads or torch.get_num_threads())
+
+
+def _objection(chosen: Backend, device: torch.device) -> str | None:
+    """Why this machine cannot do what was chosen on another; None where it can."""
     missing = _missing_for_triton() if chosen.on_gpu else None if host().cxx_compiler else "a C++ compiler"
     if chosen.compiled and missing is not None:
-        raise ConfigError(
-            f"rank 0 compiles its layers, and this rank's machine lacks {missing}. Install it, or set compile: never."
-        )
-    return replace(chosen, num_threads=settings.num_threads or torch.get_num_threads())
+        return f"layers are compiled, and its machine lacks {missing}. Install it, or set compile: never."
+    try:
+        chosen_precision(chosen.precision, device)
+    except ConfigError as error:
+        return str(error)
+    return None
 
 
 def chosen_precision(setting: Literal["auto", "fp32", "bf16", "fp8"], device: torch.device) -> Precision:
@@ -174,6 +182,11 @@ def _missing_for_triton() -> str | None:
     if not any(map(shutil.which, (os.environ.get("CC") or "gcc", "gcc", "clang"))):
         return "a C compiler (gcc or clang), with which Triton builds its launcher,"
     return None
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """What a run of this precision computes its losses under: products in bfloat16, or for fp32 nothing."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision != "fp32")
 
 
 @contextlib.contextmanager
