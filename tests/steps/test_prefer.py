@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
@@ -13,6 +14,7 @@ from diglot.core.errors import ConfigError, InputError
 from diglot.corpus.compose.conversation import read_conversations
 from diglot.steps.finetune import STEP as FINETUNE
 from diglot.steps.prefer import STEP
+from diglot.train import backend
 from diglot.train.rewards import RewardWeights, distinct_share, reward, unit_f1
 from handmade_corpus import run_step
 from small_store import CHINESE, ENGLISH, conversations, packed, random_model
@@ -104,6 +106,15 @@ def test_the_second_round_samples_from_the_policy_of_the_first(preferred, inputs
     rows = pq.read_table(two.path / "pairs.parquet").to_pylist()
     asked = [{r["conversation"] for r in rows if r["round"] == number} for number in (0, 1)]
     assert not asked[0] & asked[1]
+
+
+@pytest.mark.parametrize("has_bf16", [False, True])
+def test_policy_and_reference_are_one_model_before_the_first_update(inputs, tmp_path, monkeypatch, has_bf16):
+    monkeypatch.setattr(backend, "host", lambda: SimpleNamespace(has_native_bf16=has_bf16, cxx_compiler=None))
+    found = run_step(STEP, tmp_path / "prefer" / "p-4", inputs=inputs, num_rounds=1, **(SETTINGS | {"epochs": 1}))
+    first, *others = [json.loads(line) for line in (found.path / "round-0" / "train.jsonl").read_text().splitlines()]
+    assert abs(first["reward_margin"]) < 1e-5
+    assert all(abs(line["reward_margin"]) > 1e-4 for line in others)
 
 
 def test_answers_without_a_difference_in_reward_stop_the_step_with_the_way_out(inputs, tmp_path):

@@ -18,8 +18,10 @@ from diglot.train.device import chosen_device
 from diglot.train.fp8 import use_fp8_products
 from diglot.train.log import read_lines
 from diglot.train.loop import TrainReport, train
+from diglot.train.objectives.dpo import dpo_objective
 from diglot.train.objectives.next_token import linear_cross_entropy, next_token
-from diglot.train.types import Batch, ItemLosses
+from diglot.train.objectives.sft import sft
+from diglot.train.types import Batch, ItemLosses, Objective
 
 pytestmark = [
     pytest.mark.gpu,
@@ -66,6 +68,24 @@ def test_a_run_broken_off_ends_in_the_same_bytes(tmp_path: Path, shape: str, kin
     assert run_on_gpu(tmp_path / "broken", **usual).resumed_from is not None
     for name in ("model/model.safetensors", "train.jsonl"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "broken" / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("objective", [sft, dpo_objective(0.1, 0.2)], ids=["sft", "dpo"])
+def test_alignment_trains_with_deterministic_algorithms_and_finds_the_losses_of_the_cpu(
+    tmp_path: Path, objective: Objective
+) -> None:
+    nothing = {name: torch.zeros(1) for name in ("reference_chosen", "reference_rejected")}
+    phases = [
+        replace(phase, batch_at=lambda n, phase=phase: [{**batch, **nothing} for batch in phase.batch_at(n)])
+        for phase in tiny_run.phases()
+    ]
+    usual: dict[str, Any] = {"objective": objective, "run_phases": phases, "precision": "fp32", "deterministic": True}
+    tiny_run.run(tmp_path / "cpu", **usual)
+    for name in ("gpu", "again"):
+        run_on_gpu(tmp_path / name, **usual)
+    assert losses_of(tmp_path / "gpu") == pytest.approx(losses_of(tmp_path / "cpu"), rel=1e-3)
+    weights = [(tmp_path / name / "model/model.safetensors").read_bytes() for name in ("gpu", "again")]
+    assert weights[0] == weights[1]
 
 
 @pytest.mark.parametrize("bf16", [False, True])

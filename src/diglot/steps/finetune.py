@@ -29,7 +29,7 @@ class FinetuneConfig:
         for 7 B parameters and 512 x 8,192 tokens a batch; models a thousandth as large take far larger ones.
     num_heldout: held-out conversations whose loss is measured before and after.
     device: where it trains; `auto` takes a GPU where torch sees one.
-    checkpoint_every_minutes, checkpoint_dir, time_limit_minutes: as in `pretrain`.
+    deterministic, checkpoint_every_minutes, checkpoint_dir, time_limit_minutes: as in `pretrain`.
     """
 
     from_: str = input_step("pretrain", "finetune", "import_model")
@@ -42,6 +42,7 @@ class FinetuneConfig:
     weight_decay: float = 0.0
     num_heldout: int = 128
     device: Literal["auto", "cpu", "cuda"] = runtime("auto")
+    deterministic: bool = runtime(True)
     num_threads: int | None = runtime(None)
     checkpoint_every_tokens: int | None = runtime(200_000)
     checkpoint_every_minutes: float | None = runtime(None)
@@ -121,6 +122,7 @@ def finetune(config: FinetuneConfig, context: StepContext) -> dict[str, Any]:
                 seed,
             ),
             label="finetune",
+            deterministic=config.deterministic,
             compile="never",  # every batch has its own length, and a compiled model would be compiled for each
             checkpoint_every_tokens=config.checkpoint_every_tokens,
             keep_rolling=2,

@@ -34,6 +34,7 @@ class PreferConfig:
     beta: of DPO, per nat. sft_weight: see `dpo_objective`.
     language_weight, form_weight, overlap_weight: shares of the reward's parts.
     device: where it trains; `auto` takes a GPU where torch sees one. Answers are sampled on the CPU.
+    deterministic: as in `pretrain`.
     num_heldout_prompts: answered greedily before and after, to see whether the reward rises on new questions.
     """
 
@@ -58,6 +59,7 @@ class PreferConfig:
     max_prompt_tokens: int = 160
     kinds: tuple[str, ...] = field(default=())  # of conversations; empty for all
     device: Literal["auto", "cpu", "cuda"] = runtime("auto")
+    deterministic: bool = runtime(True)
     num_threads: int | None = runtime(None)
 
     def __post_init__(self) -> None:
@@ -232,6 +234,7 @@ def _train_round(
 ) -> dict[str, Any]:
     """DPO on one round's pairs; `model` is the reference at the start and the policy at the end."""
     from diglot.ledger.fingerprint import fingerprint
+    from diglot.train.backend import autocast, chosen_precision
     from diglot.train.conversation_order import ConversationOrder
     from diglot.train.device import chosen_device
     from diglot.train.loop import LoopSettings, Phase, train
@@ -242,8 +245,11 @@ def _train_round(
 
     seed = derive_seed(context.seed, "prefer", "round", number)
     tokens = [pair.tokens for pair in pairs]
-    model.to(chosen_device(config.device))
-    reference = reference_logprobs(model, tokens, pad_id=tokenizer.pad_id)
+    device = chosen_device(config.device)
+    precision = chosen_precision("auto", device)
+    model.to(device)
+    with autocast(device, precision):  # as in training: else the policy would begin beside its reference
+        reference = reference_logprobs(model, tokens, pad_id=tokenizer.pad_id)
     order = ConversationOrder([t.length for t in tokens], config.pairs_per_train_step, seed)
     num_train_steps = order.train_steps_per_epoch * config.epochs
 
@@ -270,6 +276,8 @@ def _train_round(
         settings=LoopSettings(
             order_fingerprint=fingerprint("pair_order", 1, {"pairs": [p.conversation.id for p in pairs]}, {}, seed),
             label=f"prefer: round {number}",
+            precision=precision,
+            deterministic=config.deterministic,
             compile="never",  # every batch has its own length
             log_every=1,
             num_threads=config.num_threads,
@@ -277,7 +285,8 @@ def _train_round(
         progress=context.progress,
     )
     model.eval()
-    policy = reference_logprobs(model, tokens, pad_id=tokenizer.pad_id)
+    with autocast(device, precision):
+        policy = reference_logprobs(model, tokens, pad_id=tokenizer.pad_id)
     model.to("cpu")
     margin = config.beta * ((policy.chosen - policy.rejected) - (reference.chosen - reference.rejected))
     return {
