@@ -6,7 +6,7 @@ torchrun --nproc-per-node N many_ranks.py OUT [setting=value ...]
     recompute (every n-th layer, for the gradients)
     replicate, tensor, context, pipeline, expert                              of the grid of ranks
     only=gradients  and no training
-    bf16=1          the gradients under autocast, with layers gathered as bfloat16
+    bf16=1          all under autocast, with layers gathered as bfloat16
     spiky=1  with a hundredfold loss at some training steps, which a guard skips
     stop=N   rank 1, or the only one, is sent SIGTERM when it has read N microbatches
     die=N    rank 1 dies then, once
@@ -210,6 +210,7 @@ def run(out: Path, ranks: Ranks, options: Mapping[str, str]) -> None:
         return replace(phase, batch_at=lambda n: [ragged(batch, documents) for batch in phase.batch_at(n)])
 
     ranks = ranks.arranged(parallel)
+    bf16 = bool(options.get("bf16"))
 
     def measure(model: Decoder) -> dict[str, dict[str, float]]:
         found = language_bits_per_byte(model, HELDOUT, end_id=0, context=16, ranks=None if ranks is ALONE else ranks)
@@ -224,6 +225,7 @@ def run(out: Path, ranks: Ranks, options: Mapping[str, str]) -> None:
     remote.WAIT_S = 0.0
     losses.MAX_BATCH_TOKENS = 32  # several batches, and not equally many for each rank
     FaultyStore.fails_at = options.get("breaks")
+    evaluation = Evaluation(measure=measure, every_tokens=4 * TOKENS_PER_STEP, bf16=bf16 and ranks.count > 1)
     tiny_run.run(
         out,
         run_phases=[with_ragged(phase) for phase in phases],
@@ -231,12 +233,14 @@ def run(out: Path, ranks: Ranks, options: Mapping[str, str]) -> None:
         ranks=ranks,
         parallel=parallel,
         config=config,
+        precision="bf16" if bf16 else "fp32",
+        gather_bf16=bf16,
         compile=options.get("compile", "never"),
         spike_guard=tiny_run.GUARD if spiky else None,
         checkpoint_every_tokens=int(options.get("every", 2)) * TOKENS_PER_STEP,
         checkpoint_dir=options.get("place"),
         time_limit_minutes=600.0,
-        evaluation=Evaluation(measure=measure, every_tokens=4 * TOKENS_PER_STEP) if options.get("evaluate") else None,
+        evaluation=evaluation if options.get("evaluate") else None,
     )
 
 

@@ -7,12 +7,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny_run
 import torch
 
 from diglot.core.errors import ConfigError
 from diglot.core.progress import Progress
+from diglot.evaluate.losses import sequence_nats
 from diglot.model.decoder import Decoder
 from diglot.model.files import save_model
 from diglot.train.backend import uncompiled
@@ -32,7 +34,14 @@ def size_of_weights(model: Decoder) -> dict[str, dict[str, float]]:
     return {"size": {"all": sum(p.detach().abs().sum().item() for p in model.parameters())}}
 
 
-def run(out: Path, measure: Measure = size_of_weights, every_steps: float = 4, compile: str = "never") -> TrainReport:
+def run(
+    out: Path,
+    measure: Measure = size_of_weights,
+    every_steps: float = 4,
+    compile: str = "never",
+    bf16: bool = False,
+    precision: str = "fp32",
+) -> TrainReport:
     model = Decoder(tiny_run.CONFIG, seed=3)
     report = train(
         model,
@@ -40,9 +49,9 @@ def run(out: Path, measure: Measure = size_of_weights, every_steps: float = 4, c
         objective=next_token(),
         out=out,
         seed=3,
-        settings=tiny_run.settings(compile=compile),
+        settings=tiny_run.settings(compile=compile, precision=precision),
         progress=Progress(quiet=True),
-        evaluation=Evaluation(measure=measure, every_tokens=int(every_steps * tiny_run.TOKENS_PER_STEP)),
+        evaluation=Evaluation(measure=measure, every_tokens=int(every_steps * tiny_run.TOKENS_PER_STEP), bf16=bf16),
     )
     save_model(model, out / "model")
     return report
@@ -63,6 +72,28 @@ def test_training_is_the_same_with_and_without(tmp_path: Path) -> None:
     for name in ("model/model.safetensors", "train.jsonl"):
         assert (tmp_path / "with" / name).read_bytes() == (tmp_path / "without" / name).read_bytes()
     assert not (tmp_path / "without" / "eval.jsonl").exists()
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_layers_run_under_autocast_where_it_is_told_and_the_output_matrix_never(bf16: bool, tmp_path: Path) -> None:
+    def dtypes(model: Decoder) -> dict[str, dict[str, float]]:
+        found = dict[str, torch.dtype]()
+        hooks = [
+            module.register_forward_hook(lambda _, __, y, name=name: found.update({name: y.dtype}))
+            for name, module in (("layer", model.layers[0].ffn.down), ("logits", model.lm_head))
+        ]
+        ids = np.arange(9)
+        nats.append(sequence_nats(model, [ids], [ids])[0])
+        for hook in hooks:
+            hook.remove()
+        assert found == {"layer": torch.bfloat16 if bf16 else torch.float32, "logits": torch.float32}
+        with torch.autocast("cpu", enabled=False):
+            assert nats[-1] == pytest.approx(sequence_nats(model, [ids], [ids])[0], rel=1e-2 if bf16 else 0)
+        return {}
+
+    nats = list[float]()
+    run(tmp_path, dtypes, bf16=bf16, precision="bf16")
+    assert len(nats) == 5
 
 
 @pytest.mark.parametrize("kept", [2, 4, 8, 12])

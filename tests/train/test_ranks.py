@@ -103,15 +103,29 @@ def test_ranks_read_the_same_and_find_the_same(num_ranks: int, options: dict[str
 
 
 @pytest.mark.slow
-def test_layers_gathered_as_bfloat16_have_the_gradients_of_autocast_summed_in_float32(tmp_path: Path) -> None:
-    options = {"only": "gradients", "bf16": 1}
-    gradients, gathered = (
-        load_file(out / "gradients.safetensors")
-        for out in (alone(tmp_path / "one", **options), trained(2, tmp_path / "two", **options))
-    )
+@pytest.mark.parametrize(
+    ("num_ranks", "options"),
+    [
+        (2, {"evaluate": 1}),
+        (2, {"only": "gradients", "pipeline": 2}),
+        (4, {"only": "gradients", "tensor": 2, "context": 2}),
+    ],
+    ids=["2", "2 stages", "tensor x context"],
+)
+def test_layers_gathered_as_bfloat16_have_the_gradients_of_autocast_summed_in_float32(
+    num_ranks: int, options: dict[str, object], tmp_path: Path
+) -> None:
+    options = {**options, "bf16": 1}
+    on_one = {name: value for name, value in options.items() if name in ("only", "bf16", "evaluate")}
+    one, many = alone(tmp_path / "one", **on_one), trained(num_ranks, tmp_path / "many", **options)
+    gradients, gathered = (load_file(out / "gradients.safetensors") for out in (one, many))
+    assert gradients.keys() == gathered.keys()
     for name, gradient in gradients.items():
         assert gathered[name].dtype == torch.float32
         assert (gathered[name] - gradient).norm() < 0.01 * gradient.norm(), name
+    if "evaluate" in options:  # in float32 by the one, under autocast by the many
+        for ours, theirs in zip(*(read_lines(out / "eval.jsonl") for out in (one, many)), strict=True):
+            assert ours["bits_per_byte"] == pytest.approx(theirs["bits_per_byte"], rel=0.02)
 
 
 @pytest.mark.slow

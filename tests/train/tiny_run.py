@@ -97,12 +97,13 @@ def run(
     config: DecoderConfig = CONFIG,
     evaluation: Evaluation | None = None,
     device: torch.device | None = None,
+    gather_bf16: bool = False,
     **changes: Any,
 ) -> TrainReport:
     """Train, save the model, and return the report; `changes` are settings of the loop."""
     model = Decoder(config, seed=3).to(device)
     ranks = ranks.arranged(parallel or ParallelConfig())
-    shard(model, ranks)
+    shard(model, ranks, gather_bf16=gather_bf16)
     report = train(
         model,
         phases=run_phases or phases(pause),

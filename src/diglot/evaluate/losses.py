@@ -31,7 +31,10 @@ def sequence_nats(
     advance: Callable[[int], None] = lambda num_tokens: None,
     ranks: Ranks | None = None,
 ) -> NDArray[np.float64]:
-    """Sum of -log p(target) over each sequence's scored positions, [N], in nats; products in float32, sums in float64.
+    """Sum of -log p(target) over each sequence's scored positions, [N], in nats; sums in float64.
+
+    Products are those of the model's weights: float32 as a rule. Under autocast layers take its precision, and the
+    output matrix keeps that of its weights, as rounded logits would be the larger part of the error.
 
     Args:
         inputs: N arrays [T_i] of token ids, each at most the model's max_seq_len.
@@ -83,6 +86,8 @@ def _batch_nats(model: Decoder, inputs: list[Ints], targets: list[Ints]) -> NDAr
     losses_K = np.zeros(len(row_K))
     for start in range(0, len(row_K), LOGIT_ROWS):  # not all logits at once
         part = slice(start, start + LOGIT_ROWS)
-        losses = cross_entropy(model.logits(hidden_KD[part]).float(), targets_K[part], reduction="none")
+        with torch.autocast(device.type, enabled=False):
+            logits_KV = model.logits(hidden_KD[part]).float()
+        losses = cross_entropy(logits_KV, targets_K[part], reduction="none")
         losses_K[part] = losses.cpu().numpy()
     return np.bincount(row_K, weights=losses_K, minlength=len(inputs)).astype(np.float64)

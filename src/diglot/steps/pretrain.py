@@ -295,7 +295,8 @@ def pretrain(config: PretrainConfig, context: StepContext) -> dict[str, Any]:
     if ranks.grid is None:
         model.to(device)  # `shard` sends each rank its part alone: the whole may not fit
     # On a CPU, whose gathers are copies in memory, nothing is gained by rounding them first.
-    shard(model, ranks, gather_bf16=device.type == "cuda" and precision != "fp32")
+    gather_bf16 = ranks.grid is not None and device.type == "cuda" and precision != "fp32"
+    shard(model, ranks, gather_bf16=gather_bf16)
     report = train(
         model,
         phases=phases,
@@ -320,7 +321,7 @@ def pretrain(config: PretrainConfig, context: StepContext) -> dict[str, Any]:
             loggers=config.loggers,
         ),
         progress=context.progress,
-        evaluation=_evaluation(config, packed, tokenizer, context, ranks),
+        evaluation=_evaluation(config, packed, tokenizer, context, ranks, bf16=gather_bf16),
         ranks=ranks,
     )
     trained = whole_model(model, ranks)
@@ -341,7 +342,13 @@ def pretrain(config: PretrainConfig, context: StepContext) -> dict[str, Any]:
 
 
 def _evaluation(
-    config: PretrainConfig, packed: PackedTokens, tokenizer: Tokenizer, context: StepContext, ranks: Ranks
+    config: PretrainConfig,
+    packed: PackedTokens,
+    tokenizer: Tokenizer,
+    context: StepContext,
+    ranks: Ranks,
+    *,
+    bf16: bool,
 ) -> Evaluation | None:
     """Bits per byte of each language on a fixed sample of the held-out documents; None where ranks share a sequence or
     layers, which the measurement does not know how to do."""
@@ -366,7 +373,7 @@ def _evaluation(
         found = language_bits_per_byte(model, heldout, end_id=tokenizer.eos_id, context=window, ranks=ranks)
         return {"bits_per_byte": found}
 
-    return Evaluation(measure=measure, every_tokens=config.evaluate_every_tokens)
+    return Evaluation(measure=measure, every_tokens=config.evaluate_every_tokens, bf16=bf16)
 
 
 def describe(now: Planned, last: Planned | None) -> list[str]:

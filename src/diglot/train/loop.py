@@ -306,9 +306,12 @@ class _Run:
             return
         every = self.evaluation.every_tokens
         if self.done.train_steps_done in self.starts or tokens_before // every != self.done.num_tokens // every:
+            # Without a cache, which would keep a bfloat16 copy of every layer that is gathered as float32.
+            bf16 = torch.autocast(self.device.type, torch.bfloat16, self.evaluation.bf16, cache_enabled=False)
             with self.speed.paused(), uncompiled(self.model):
                 self.model.eval()
-                found = self.evaluation.measure(self.model)
+                with bf16:
+                    found = self.evaluation.measure(self.model)
                 self.model.train()
                 settle(self.model)
             if log is not None:

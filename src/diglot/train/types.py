@@ -78,10 +78,12 @@ class Evaluation:
         no random numbers and leave the weights alone. Layers are not compiled in it: its batches have their own shapes.
         All ranks call it together, and each runs as many forward passes as the others; rank 0's answer is logged.
     every_tokens: measured when training crosses a multiple of it, and at the end of each phase.
+    bf16: under autocast. Needed where ranks gather layers as bfloat16, which take no products with float32.
     """
 
     measure: Callable[[Decoder], Mapping[str, Mapping[str, float]]]
     every_tokens: int
+    bf16: bool = False
 
     def __post_init__(self) -> None:
         if self.every_tokens < 1:
@@ -91,7 +93,7 @@ class Evaluation:
 @dataclass(frozen=True, kw_only=True)
 class LoopSettings:
     """How a run is carried out. `clip_norm` and `spike_guard` decide the result; of the others only `precision`,
-    `compile` and `num_threads` can touch its last bits.
+    `compile`, `deterministic` and `num_threads` can touch its last bits.
 
     order_fingerprint: names the data and its order; a checkpoint with another one is refused.
     stream_names: what `streams` of the batches numbers, for the loss of each; empty where batches say no stream.
