@@ -100,11 +100,12 @@ class Decoder(nn.Module):
 
     Without a seed they are unset, for whoever reads every one of them from a file.
 
-    Three attributes say how, and never what, it computes: `recompute_every` (n: the backward pass computes every n-th
-    layer again in place of keeping its activations; 0 for none) and `attention_backend` (`auto` takes FlexAttention on
-    a GPU wherever the plain causal rule is not all, SDPA everywhere else), and `spread` (which tokens of each
-    sequence this rank reads, None for all; see `model/spread.py`).
+    Five attributes say how it is computed, and by whom:
 
+    recompute_every: the backward pass computes every n-th layer again in place of keeping its activations; 0 for none.
+    attention_backend: `auto` takes FlexAttention on a GPU wherever the plain causal rule is not all, SDPA everywhere
+        else.
+    spread: which tokens of each sequence this rank reads, None for all; see `model/spread.py`.
     sum_over_ranks: adds a tensor, in place, over the ranks that read other tokens of the same microbatch; for losses
         that see a microbatch as a whole. None where this process reads all of it.
     is_last_stage: false for the first part of a model whose layers are divided (`train/parallel/stages.py`): its
