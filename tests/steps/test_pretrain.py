@@ -172,10 +172,10 @@ def test_ranks_that_share_sequences_leave_evaluation_during_training_out_and_say
     launch = Launch(rank=0, world_size=2, local_rank=0, local_world_size=2, address="localhost", port=1)
     packed_tokens, tokenizer = PackedTokens.open(inputs["from"].path), Tokenizer.load(inputs["tokenizer"].path)
     for readers in (ALONE, Ranks(launch).arranged(ParallelConfig())):
-        assert _evaluation(config, packed_tokens, tokenizer, context, readers) is not None
+        assert _evaluation(config, packed_tokens, tokenizer, context, readers, bf16=False) is not None
     assert capsys.readouterr().err == ""
     sharing = Ranks(launch).arranged(ParallelConfig(tensor=2))
-    assert _evaluation(config, packed_tokens, tokenizer, context, sharing) is None
+    assert _evaluation(config, packed_tokens, tokenizer, context, sharing, bf16=False) is None
     assert "evaluate_every_tokens has no effect with parallel: tensor" in capsys.readouterr().err
 
 

@@ -31,7 +31,7 @@ def closing_lines(report: Artifact) -> Iterator[str]:
             best = max(asked, key=lambda s: s["reward"]["total"])  # of the held-out questions that the report shows
             yield f"question [{lang}]: {best['prompt']}"
             yield f"answer   [{lang}]: {best['answer']}"
-    if samples:
+    if any("spans" in sample for sample in samples):  # of a recipe with an index step
         yield from _longest_span(samples)
     elif funnel := facts.get("funnel"):
         for lang, counts in funnel["languages"].items():
@@ -41,7 +41,7 @@ def closing_lines(report: Artifact) -> Iterator[str]:
 
 
 def _longest_span(samples: list[Mapping[str, Any]]) -> Iterator[str]:
-    spans = [(span, sample) for sample in samples for span in sample["spans"] if span["documents"]]
+    spans = [(span, sample) for sample in samples for span in sample.get("spans", ()) if span["documents"]]
     if not spans:
         yield "trace: none of the shown answers repeats six or more tokens of the training text"
         return
