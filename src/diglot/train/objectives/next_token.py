@@ -4,11 +4,8 @@ Shape legend: N tokens of a microbatch, C tokens of a chunk, V vocabulary, D wid
 
 The logits of 4,096 tokens over 8,192 pieces take 134 MB, and plain cross-entropy walks over them about six times. Here
 a chunk's logits are made, turned into their own gradient in place, multiplied back into the gradients of hidden states
-and output matrix, and forgotten, all while they lie in the cache of a CPU. The backward pass then only scales. That is
-the same number of products as the plain way (three), and none is computed twice.
-
-A GPU has no cache of that size: its chunks are as large as its products want them, and what counts is to walk over
-them seldom.
+and output matrix, and forgotten. The backward pass then only scales. That is the same number of products as the plain
+way (three), and none is computed twice. `chunks.py` says how large a chunk is: as large as its products want it.
 """
 
 from __future__ import annotations
