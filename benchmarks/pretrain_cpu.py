@@ -16,10 +16,8 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import itertools
 import json
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,12 +27,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.timed_run import train_step_seconds
 from diglot.core.hardware import host
-from diglot.core.progress import Progress
 from diglot.model.decoder import Decoder, DecoderConfig
-from diglot.train.loop import Batch, ItemLosses, LoopSettings, Phase, train
-from diglot.train.objectives.next_token import next_token
-from diglot.train.optimizers import OptimizerConfig
+from diglot.train.loop import LoopSettings
 
 SHAPE = DecoderConfig(
     vocab_size=16_384, d_model=384, num_layers=8, num_heads=6, num_kv_heads=6, head_dim=64, ffn_dim=1024,
@@ -123,36 +119,11 @@ def batch() -> dict[str, Tensor]:
 
 
 def ours(num_train_steps: int, *, compiled: bool) -> list[float]:
-    """Seconds of each training step after the first, from one forward pass to the next."""
-    starts: list[float] = []
-    objective = next_token()
-
-    def timed(model: Decoder, fed: Batch) -> ItemLosses:
-        starts.append(time.perf_counter())
-        return objective(model, fed)
-
-    fed: Batch = batch()
-    phase = Phase(
-        name="benchmark",
-        num_train_steps=num_train_steps + 2,
-        batch_at=lambda n: [fed],
-        schedule=lambda n: 1e-4,
-        optimizer=OptimizerConfig(),
-    )
+    """Seconds of each training step after the first."""
     settings = LoopSettings(
         order_fingerprint="benchmark", compile="always" if compiled else "never", num_threads=host().num_cores
     )
-    with tempfile.TemporaryDirectory() as folder:
-        train(
-            Decoder(SHAPE),
-            phases=[phase],
-            objective=timed,
-            out=Path(folder),
-            seed=0,
-            settings=settings,
-            progress=Progress(quiet=True),
-        )
-    return [after - before for before, after in itertools.pairwise(starts[1:])]
+    return train_step_seconds(Decoder(SHAPE), batch(), num_train_steps, settings)
 
 
 def hugging_face() -> Logits:

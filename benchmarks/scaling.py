@@ -21,21 +21,18 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks.timed_run import train_step_seconds
 from diglot.core.hardware import host, resident_peak_bytes
 from diglot.core.launch import launch_from
-from diglot.core.progress import Progress
 from diglot.model.accounting import parameter_counts, train_flops_per_token
 from diglot.model.decoder import Decoder, DecoderConfig
-from diglot.train.loop import Batch, ItemLosses, LoopSettings, Phase, train
-from diglot.train.objectives.next_token import next_token
-from diglot.train.optimizer_config import OptimizerConfig
+from diglot.train.loop import Batch, LoopSettings
 from diglot.train.parallel.config import ParallelConfig
 from diglot.train.parallel.ranks import ALONE, Ranks, joined
 from diglot.train.parallel.sharding import shard
@@ -96,34 +93,17 @@ def measured(case: Case, num_train_steps: int) -> dict[str, Any]:
         return answer
 
 
-def run(case: Case, num_train_steps: int, folder: Path, ranks: Ranks) -> dict[str, Any]:
-    """Seconds of each training step after the first, from one forward pass to the next, on this rank."""
-    starts: list[float] = []
-    objective = next_token()
-
-    def timed(model: Decoder, fed: Batch) -> ItemLosses:
-        starts.append(time.perf_counter())
-        return objective(model, fed)
-
+def run(case: Case, num_train_steps: int, ranks: Ranks) -> dict[str, Any]:
     rows = case.tokens // case.length
     ids = torch.randint(8192, (rows, case.length + 1), generator=torch.Generator().manual_seed(0))
     fed: Batch = {"input_ids": ids[:, :-1].contiguous(), "targets": ids[:, 1:].contiguous()}
     model = Decoder(case.config)
     ranks = ranks.arranged(ParallelConfig())
     shard(model, ranks)
-    phase = Phase(
-        name="benchmark",
-        num_train_steps=num_train_steps + 2,
-        batch_at=lambda n: [fed],
-        schedule=lambda n: 1e-4,
-        optimizer=OptimizerConfig(),
-    )
     settings = LoopSettings(
         order_fingerprint="benchmark", compile="never", num_threads=case.threads, loggers=(), log_every=1000
     )
-    progress = Progress(quiet=True)
-    train(model, phases=[phase], objective=timed, out=folder, seed=0, settings=settings, progress=progress, ranks=ranks)
-    seconds = [after - before for before, after in itertools.pairwise(starts[1:])]
+    seconds = train_step_seconds(model, fed, num_train_steps, settings, ranks)
     return {"tokens_per_second": rows * case.length / statistics.median(seconds), "peak_bytes": resident_peak_bytes()}
 
 
@@ -174,10 +154,10 @@ def main() -> None:
         case, launch = Case(**json.loads(arguments.case)), launch_from(os.environ)
         torch.set_num_threads(case.threads)
         if launch is None:
-            found = run(case, arguments.train_steps, arguments.out.parent, ALONE)
+            found = run(case, arguments.train_steps, ALONE)
         else:
             with joined(launch) as ranks:
-                found = run(case, arguments.train_steps, arguments.out.parent, ranks)
+                found = run(case, arguments.train_steps, ranks)
         if launch is None or launch.is_main:
             arguments.out.write_text(json.dumps(found))
         return

@@ -15,10 +15,10 @@ from diglot.model.sizes import ModelConfig
 from diglot.steps.finetune import STEP as FINETUNE
 from diglot.steps.pack import STEP as PACK
 from diglot.steps.pretrain import STEP as PRETRAIN
-from diglot.steps.pretrain import PhaseConfig
 from diglot.steps.split import STEP as SPLIT
 from diglot.steps.train_tokenizer import STEP as TOKENIZER
 from diglot.tokenizer.tokenizer import Tokenizer
+from diglot.train.phases import PhaseConfig
 from handmade_corpus import Doc, finish, run_step, selected
 
 ENGLISH = (

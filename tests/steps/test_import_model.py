@@ -22,7 +22,7 @@ from diglot.steps.export import STEP as EXPORT
 from diglot.steps.import_model import STEP, ImportModelConfig, observe
 from diglot.steps.pack import STEP as PACK
 from diglot.steps.pretrain import STEP as PRETRAIN
-from diglot.steps.pretrain import ModelConfig, PhaseConfig
+from diglot.steps.pretrain_config import ModelConfig, PhaseConfig
 from diglot.tokenizer.tokenizer import Tokenizer
 from diglot.train.log import read_lines
 from handmade_corpus import run_step

@@ -13,7 +13,7 @@ from diglot.model.sizes import ModelConfig
 from diglot.steps import mixture_search
 from diglot.steps.mixture_search import STEP, MixtureSearchConfig
 from diglot.steps.pretrain import STEP as PRETRAIN
-from diglot.steps.pretrain import PhaseConfig, PretrainConfig
+from diglot.steps.pretrain_config import PhaseConfig, PretrainConfig
 from handmade_corpus import finish, run_step
 from small_store import packed
 

@@ -26,7 +26,9 @@ from diglot.model.files import load_model
 from diglot.model.sizes import ModelConfig
 from diglot.recipe.schema import load_recipe
 from diglot.steps.context import Planned, StepContext
-from diglot.steps.pretrain import STEP, PhaseConfig, PretrainConfig, _check_optimizers, _evaluation, describe, plan
+from diglot.steps.pretrain import STEP, _evaluation, pretrain
+from diglot.steps.pretrain_config import PhaseConfig, PretrainConfig, plan
+from diglot.steps.pretrain_preview import describe
 from diglot.tokenizer.tokenizer import Tokenizer
 from diglot.trace.attribution import Reads
 from diglot.train.loader import batches_of
@@ -376,13 +378,22 @@ def test_impossible_settings_are_refused(change: dict[str, Any], message: str) -
         PretrainConfig(**{"from_": "pack", "tokenizer": "tok", **SETTINGS, **change})
 
 
-def test_an_optimizer_of_one_rank_is_refused_on_several() -> None:
+def test_an_optimizer_of_one_rank_is_refused_on_several(tmp_path: Path) -> None:
     launch = Launch(rank=0, world_size=2, local_rank=0, local_world_size=2, address="localhost", port=1)
     phases = (PHASES[0], replace(PHASES[1], optimizer=OptimizerConfig(kind="adafactor")))
     config = PretrainConfig(from_="pack", tokenizer="tok", **{**SETTINGS, "phases": phases})
-    _check_optimizers(config, ALONE)
-    with pytest.raises(ConfigError, match="adafactor runs on one rank only, and 2 were started"):
-        _check_optimizers(config, Ranks(launch))
+    context = StepContext(
+        step="base",
+        out=tmp_path,
+        inputs={},
+        seed=0,
+        workers=1,
+        progress=Progress(quiet=True),
+        recipe_dir=tmp_path,
+        ranks=Ranks(launch),
+    )
+    with pytest.raises(ConfigError, match="adafactor keeps means of whole rows and columns, and runs on one rank only"):
+        pretrain(config, context)  # before it looks for its inputs
 
 
 def test_a_phase_has_one_length() -> None:

@@ -226,7 +226,8 @@ def run(out: Path, ranks: Ranks, options: Mapping[str, str]) -> None:
     losses.MAX_BATCH_TOKENS = 32  # several batches, and not equally many for each rank
     FaultyStore.fails_at = options.get("breaks")
     evaluation = Evaluation(measure=measure, every_tokens=4 * TOKENS_PER_STEP, bf16=bf16 and ranks.count > 1)
-    tiny_run.run(
+    goes_on = (out / "train.jsonl").exists()
+    report = tiny_run.run(
         out,
         run_phases=[with_ragged(phase) for phase in phases],
         objective=objective,
@@ -242,6 +243,8 @@ def run(out: Path, ranks: Ranks, options: Mapping[str, str]) -> None:
         time_limit_minutes=600.0,
         evaluation=evaluation if options.get("evaluate") else None,
     )
+    # Else a run that began anew would pass for one that went on: it finds the same losses.
+    assert (report.resumed_from is not None) == goes_on
 
 
 if __name__ == "__main__":

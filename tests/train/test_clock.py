@@ -12,7 +12,7 @@ from test_resume import same_result
 
 from diglot.core.errors import ConfigError, DiglotError
 from diglot.steps.finetune import FinetuneConfig
-from diglot.steps.pretrain import PretrainConfig
+from diglot.steps.pretrain_config import PretrainConfig
 from diglot.train import stopping
 from diglot.train.checkpoints import checkpoints
 from diglot.train.clock import NOTHING, SAVE, STOP, Clock

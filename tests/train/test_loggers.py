@@ -15,7 +15,7 @@ import tiny_run
 from stand_in_loggers import stand_in
 
 from diglot.core.errors import ConfigError
-from diglot.steps.pretrain import PretrainConfig
+from diglot.steps.pretrain_config import PretrainConfig
 from diglot.train import log as log_module
 from diglot.train.log import TrainLog, read_lines
 

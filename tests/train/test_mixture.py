@@ -10,7 +10,7 @@ from diglot.core.errors import ConfigError
 from diglot.core.storage import write_json
 from diglot.ledger.artifact import Artifact
 from diglot.model.sizes import ModelConfig
-from diglot.steps.pretrain import PhaseConfig, PretrainConfig, plan, with_found_mixture
+from diglot.steps.pretrain_config import PhaseConfig, PretrainConfig, plan, with_found_mixture
 from diglot.train.mixture import Budget, quotas
 
 SIZES = {"wiki.en": 100, "web.en": 600, "web.zh": 300, "books.zh": 50}

@@ -54,11 +54,6 @@ class Backend:
     notes: tuple[str, ...]
 
     @property
-    def autocasts(self) -> bool:
-        """Whether products take bfloat16; with `fp8` those that fp8 does not take."""
-        return self.precision != "fp32"
-
-    @property
     def peak_precision(self) -> str:
         """The measured peak that MFU is told against: for fp8 that of bf16, as is usual."""
         return "fp32" if self.precision == "fp32" else "bf16"

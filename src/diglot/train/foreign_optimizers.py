@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from diglot.core.errors import ConfigError
-from diglot.train.optimizer_config import OptimizerConfig
+from diglot.train.optimizer_config import OptimizerConfig, check_one_rank
 from diglot.train.parallel.parts import is_divided
 from diglot.train.parameter_groups import parameter_groups
 
@@ -27,11 +27,7 @@ class AdamW8bit:
     def __init__(
         self, parameters: Mapping[str, Tensor], config: OptimizerConfig, width_multiplier: float = 1.0
     ) -> None:
-        if any(is_divided(parameter) for parameter in parameters.values()):
-            raise ConfigError(
-                "adamw8bit keeps its moments in blocks that are not cut where the ranks' parts are, and runs on one "
-                "rank only. Take optimizer adamw or muon, whose state is divided among the ranks, or start one process."
-            )
+        check_one_rank("adamw8bit", is_alone=not any(map(is_divided, parameters.values())))
         try:
             from torchao.optim import AdamW8bit as Torchao
         except ImportError as error:
@@ -75,11 +71,7 @@ class Adafactor:
     def __init__(
         self, parameters: Mapping[str, Tensor], config: OptimizerConfig, width_multiplier: float = 1.0
     ) -> None:
-        if any(is_divided(parameter) for parameter in parameters.values()):
-            raise ConfigError(
-                "adafactor keeps means of whole rows and columns, and runs on one rank only. Take optimizer adamw or "
-                "muon, whose state is divided among the ranks, or start one process."
-            )
+        check_one_rank("adafactor", is_alone=not any(map(is_divided, parameters.values())))
         from torch.optim import Adafactor as Torch  # seconds, as it imports the compiler; nobody else needs it
 
         groups = parameter_groups(parameters, config, width_multiplier)

@@ -44,11 +44,6 @@ def use_fp8_products(model: Decoder, *, emulate: bool = False) -> list[str]:
     return names
 
 
-def has_fp8_products(model: Decoder) -> bool:
-    """Whether `use_fp8_products` has been here."""
-    return any(type(module).__name__ == "Float8Linear" for module in model.modules())
-
-
 def _takes_fp8(module: nn.Module, name: str) -> bool:
     if not isinstance(module, nn.Linear) or not name.startswith("layers.") or name.endswith(".router"):
         return False

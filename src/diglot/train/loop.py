@@ -27,7 +27,7 @@ from diglot.core.seeds import derive_seed
 from diglot.core.storage import write_json
 from diglot.model.accounting import train_flops_per_token
 from diglot.model.decoder import Decoder
-from diglot.train.backend import agreed_backend, prepared, uncompiled
+from diglot.train.backend import agreed_backend, autocast, prepared, uncompiled
 from diglot.train.checkpoint_files import CheckpointWriter
 from diglot.train.checkpoints import Checkpoint, Counters, Retention, checkpoint_name
 from diglot.train.clock import SAVE, STOP
@@ -259,7 +259,7 @@ class _Run:
         }
 
     def _losses(self, model: Decoder, batch: Batch) -> ItemLosses:
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.backend.autocasts):
+        with autocast(self.device, self.backend.precision):
             return self.objective(model, batch)
 
     def _optimizer_of(self, phase: Phase, before: Optimizer | None) -> Optimizer:

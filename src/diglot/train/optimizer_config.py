@@ -8,8 +8,20 @@ from typing import Literal
 from diglot.core.errors import ConfigError
 
 Kind = Literal["adamw", "adamw8bit", "muon", "adafactor"]
-ONE_RANK_ONLY: frozenset[Kind] = frozenset({"adamw8bit", "adafactor"})
-"""Their state is not cut where the ranks' parts are."""
+WHOLE_STATE: dict[Kind, str] = {
+    "adamw8bit": "keeps its moments in blocks that are not cut where the ranks' parts are",
+    "adafactor": "keeps means of whole rows and columns",
+}
+"""What cannot be divided among ranks, and why."""
+
+
+def check_one_rank(kind: Kind, *, is_alone: bool) -> None:
+    """Raises ConfigError for an optimizer that runs on one rank only, where there are several."""
+    if kind in WHOLE_STATE and not is_alone:
+        raise ConfigError(
+            f"optimizer {kind} {WHOLE_STATE[kind]}, and runs on one rank only. Take adamw or muon, whose state is "
+            "divided among the ranks, or start one process."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

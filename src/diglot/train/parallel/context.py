@@ -6,8 +6,8 @@ Hd head width.
 Every rank looks from its own tokens (`model/spread.py` says which) at the keys and values of all, which are gathered in
 every layer, as in Llama 3 (arXiv 2407.21783, 3.3.2). So any mask works that works on one rank: documents, windows,
 prefixes. With grouped queries they are a small part of what a layer computes; a ring that passes them on would hide
-them behind products, and know the causal rule alone. Each rank holds the keys and values of a whole sequence for the
-layer that it computes, and for the backward pass.
+them behind products, and know the causal rule alone. Every layer keeps the keys and values of a whole sequence for its
+backward pass, unless it is computed again.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ class GatheredKeys:
     """Keys and values of a whole sequence out of those of the ranks of `group`."""
 
     group: ProcessGroup
-    num_ranks: int
 
     def __call__(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Two [B, KV, T / n, Hd], chunks r and 2n - 1 - r of rank r -> two [B, KV, T, Hd] in the sequence's order."""
@@ -48,6 +47,6 @@ def divide_tokens(model: Decoder, grid: Grid) -> None:
     model.spread = grid.spread
     if grid.shape.context == 1:
         return
-    keys = GatheredKeys(grid.mesh.get_group("context"), grid.shape.context)
+    keys = GatheredKeys(grid.mesh.get_group("context"))
     for layer in model.layers:
         layer.attention.all_keys = keys

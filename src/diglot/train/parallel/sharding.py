@@ -16,9 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from diglot.core.errors import ConfigError
 from diglot.model.decoder import Decoder
-from diglot.train.fp8 import has_fp8_products
 from diglot.train.parallel.context import divide_tokens
 from diglot.train.parallel.grid import Grid
 from diglot.train.parallel.parts import is_divided
@@ -40,8 +38,6 @@ def shard(model: Decoder, ranks: Ranks, *, gather_bf16: bool = False) -> None:
     if grid is None:
         return
     keep_stage(model, grid)
-    if grid.shape.tensor > 1 and has_fp8_products(model):
-        raise ConfigError("parallel: tensor divides matrices, and fp8 scales each as a whole. Set tensor: 1 or bf16.")
     from torch.distributed.fsdp import (
         FSDPModule,
         MixedPrecisionPolicy,
