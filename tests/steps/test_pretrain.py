@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+import handmade_corpus
 from diglot.core.errors import ConfigError, InputError
 from diglot.core.launch import Launch
 from diglot.core.progress import Progress
@@ -376,6 +377,20 @@ def test_a_recipe_names_map_neos_phases_or_writes_them_out(tmp_path: Path) -> No
 def test_impossible_settings_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         PretrainConfig(**{"from_": "pack", "tokenizer": "tok", **SETTINGS, **change})
+
+
+def test_one_process_says_that_it_shares_nothing_and_trains_the_same(
+    pretrained: Artifact,
+    inputs: dict[str, Artifact],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(handmade_corpus, "Progress", lambda quiet: Progress())
+    settings = {**SETTINGS, "parallel": ParallelConfig(tensor=2)}
+    alone = run_step(STEP, inputs["from"].store / "pretrain" / "alone", inputs=inputs, **settings)
+    assert "parallel has no effect, as this is the only process" in capsys.readouterr().err
+    files = [(artifact.path / "model" / "model.safetensors").read_bytes() for artifact in (pretrained, alone)]
+    assert files[0] == files[1]
 
 
 def test_an_optimizer_of_one_rank_is_refused_on_several(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from diglot.steps.pretrain_config import PretrainConfig, plan, with_found_mixtur
 from diglot.steps.pretrain_preview import describe
 from diglot.train.optimizer_config import check_one_rank
 from diglot.train.order import DataOrder
+from diglot.train.parallel.config import ParallelConfig
 from diglot.train.phases import PhaseConfig
 from diglot.train.saving import place_of_run
 from diglot.train.schedules import schedule
@@ -52,6 +53,8 @@ def pretrain(config: PretrainConfig, context: StepContext) -> dict[str, Any]:
     ranks = context.ranks or ALONE
     for phase in config.phases:  # before hours of reading and building
         check_one_rank((phase.optimizer or config.optimizer).kind, is_alone=ranks.count == 1)
+    if ranks.count == 1 and config.parallel != ParallelConfig():
+        context.progress.say(f"{context.step}: parallel has no effect, as this is the only process.")
     device = chosen_device(config.device, ranks)
     ranks = ranks.on(device).arranged(config.parallel)
     precision = ranks.from_main(lambda: chosen_precision(config.precision, device))
